@@ -1,0 +1,1 @@
+"""What happens around a prediction: metrics, images, tables. One callback, one file."""

@@ -1,0 +1,1 @@
+"""Where photographs come from and how they become measurements."""

@@ -1,0 +1,1 @@
+"""Degradations: what was done to the clean image."""

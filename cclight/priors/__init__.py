@@ -1,0 +1,1 @@
+"""Pretrained denoisers: what clean images look like."""
