@@ -31,10 +31,12 @@ class GaussianPath(ABC):
     Attributes:
         t_noise: the time at which the path is (nearly) pure noise.
         t_data: the time at which the path is the clean image.
+        last_progress: the progress at which samplers stop unless told otherwise: short of data where σ̇ is infinite there.
     """
 
     t_noise: float
     t_data: float
+    last_progress: float = 1.0
 
     @abstractmethod
     def alpha(self, t: Tensor) -> Tensor:
@@ -87,6 +89,7 @@ class VPPath(GaussianPath):
 
     t_noise = 1.0
     t_data = 0.0
+    last_progress = 0.999
 
     def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0) -> None:
         if not 0 < beta_min < beta_max:

@@ -1,0 +1,126 @@
+"""ImageWriter: restored, measured and clean pictures of every image, and one grid that a person can look at."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.nn.functional import interpolate, pad
+
+from cclight.operators.base import Operator
+from cclight.runs import RunFolder, read_png, to_uint8, write_whole
+
+if TYPE_CHECKING:
+    from cclight.data.datamodule import Batch
+    from cclight.restorer import Restored
+
+COLUMNS = ("measurement", "pseudoinverse", "restored", "clean")
+_GAP = 4
+_HEADER = 24
+_LEAST_SIDE = 128
+
+
+class ImageWriter(Callback):
+    """Writes each image's pictures into the run folder as soon as it is restored, and grid.png at the end.
+
+    A restoration with NaN or infinity gets no picture. Place it before `MetricsCallback`.
+
+    Args:
+        run: the run folder.
+        grid: how many images, those of the lowest indices, the grid shows; 0 makes none.
+    """
+
+    def __init__(self, run: RunFolder, grid: int = 8) -> None:
+        if grid < 0:
+            raise ValueError(f"grid is a number of images, got {grid}: give 0 or more.")
+        self.run = run
+        self.grid = grid
+        self._rows = 0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "predict":
+            self.run.join(trainer.global_rank)
+            self.run.make("restored")
+            self._rows = 0
+
+    @torch.no_grad()
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Restored,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        operator = pl_module.operator
+        assert isinstance(operator, Operator)
+        measurement = picture_of_measurement(batch.measurement, operator)
+        for place, (index, name) in enumerate(zip(outputs.index, outputs.name, strict=True)):
+            self.run.write_image("measurement", index, name, measurement[place])
+            if batch.clean is not None:
+                self.run.write_image("clean", index, name, batch.clean[place])
+            if not outputs.finite[place]:
+                continue
+            if self._rows < self.grid:  # a rank meets its images in order: its first ones hold the lowest of all
+                columns = [measurement[place], operator.pinv(batch.measurement[place : place + 1])[0], outputs.image[place]]
+                row = row_of(columns if batch.clean is None else [*columns, batch.clean[place]])
+                self.run.write_image("rows", index, name, row)
+                self._rows += 1
+            # Last: it is the one that tells an image is finished.
+            self.run.write_image("restored", index, name, outputs.image[place])
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "predict" or self.grid == 0:
+            return
+        trainer.strategy.barrier("grid")
+        rows = sorted(self.run.path.glob("rows/*.png"), key=lambda path: int(path.stem.split("_")[0]))[: self.grid]
+        if trainer.is_global_zero and rows:
+            write_whole(self.run.path / "grid.png", grid_of(rows))
+
+
+def picture_of_measurement(y: Tensor, operator: Operator) -> Tensor:
+    """A measurement one can look at, (B, C, H, W): y itself where it has the form of a picture, else H⁺y."""
+    return y if y.ndim == 4 and y.shape[1] in (1, 3) else operator.pinv(y)
+
+
+def row_of(images: list[Tensor]) -> Tensor:
+    """Images side by side, (3, H, W) uint8, each brought to the last one's size (nearest pixels) and enlarged where tiny.
+
+    Args:
+        images: each (C, H, W) in [-1, 1].
+    """
+    height, width = images[-1].shape[-2:]
+    factor = -(-_LEAST_SIDE // min(height, width)) if min(height, width) < _LEAST_SIDE else 1
+    tiles = []
+    for image in images:
+        picture = to_uint8(image.float().cpu())
+        picture = picture.expand(3, -1, -1) if picture.shape[0] == 1 else picture[:3]
+        tile = interpolate(picture[None], size=(height * factor, width * factor), mode="nearest-exact")[0]
+        tiles.append(pad(tile, (0, _GAP, 0, _GAP), value=255))
+    return torch.cat(tiles, dim=-1)
+
+
+def grid_of(rows: list[Path]) -> bytes:
+    """The rows below one another under the columns' names, as PNG; the rows hold three or four images each."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    pictures = [read_png(path) for path in rows]
+    width, height = max(p.shape[-1] for p in pictures), sum(p.shape[-2] for p in pictures)
+    canvas = Image.new("RGB", (width, height + _HEADER), "white")
+    top = _HEADER
+    for picture in pictures:
+        canvas.paste(Image.fromarray(picture.permute(1, 2, 0).numpy()), (0, top))
+        top += picture.shape[-2]
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=16)
+    columns = COLUMNS if (rows[0].parents[1] / "clean").is_dir() else COLUMNS[:3]
+    tile = pictures[0].shape[-1] // len(columns)
+    for place, label in enumerate(columns):
+        draw.text((place * tile + (tile - _GAP) / 2, _HEADER / 2), label, fill="black", font=font, anchor="mm")
+    buffer = io.BytesIO()
+    canvas.save(buffer, format="PNG")
+    return buffer.getvalue()

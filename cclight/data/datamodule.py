@@ -1,0 +1,197 @@
+"""RestorationDataModule: photographs become measurements, y = H x_0 + σ_y n.
+
+The photographs are decoded on the CPU and the measurements made on the device. All noise comes from generators seeded by
+(seed, index of the image), so that an image's problem depends on these two alone: not on the batch it came in, nor on the
+number of processes, workers or earlier runs.
+
+The data module shares the work among processes and workers itself (cclight.data.sources), where Lightning would repeat or
+refuse some of it: `use_distributed_sampler` does not matter, and a process may find itself without work, in which case
+Lightning calls none of its predict hooks.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from cclight.data.loader import Decoded, Loader, Notice, Share
+from cclight.data.noise import generator, standard_normal
+from cclight.data.preprocessing import Preprocessing
+from cclight.data.sources import Source
+from cclight.operators.base import Operator
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a Restorer gets: some inverse problems, all on its device.
+
+    Attributes:
+        clean: x_0, (B, C, H, W) in [-1, 1], or None where nobody knows.
+        measurement: y, (B, ...).
+        noise: the initial standard normal ε, (B, C, H, W).
+        generators: one per image, on the CPU, for what a sampler draws on its way.
+        index: the images' numbers in their source.
+        name: the images' names: safe in a file name, and not necessarily unique.
+    """
+
+    clean: Tensor | None
+    measurement: Tensor
+    noise: Tensor
+    generators: list[torch.Generator]
+    index: list[int]
+    name: list[str]
+
+
+class RestorationDataModule(pl.LightningDataModule):
+    """Inverse problems made of a source's photographs, for `Trainer.predict`.
+
+    Consecutive photographs of one size share a batch; another size begins a new one.
+
+    Args:
+        source: where the photographs come from.
+        operator: the degradation H.
+        noise_std: σ_y, the standard deviation of the measurement's noise, in units of [-1, 1] images.
+        image_size: height and width of the clean images, one number or both; None keeps each at its own size. Measurements that
+            are given (see `measurements`) always keep theirs.
+        resize: scale the shorter side to image_size before cutting the centre out; false only cuts.
+        multiple: where photographs keep their own size, cut each side to a multiple of so many pixels.
+        channels: 3 for colour (a grey photograph becomes a grey RGB image), 1 for grey.
+        batch_size: images in a batch, at most.
+        num_workers: processes that decode; 0 decodes in the main one.
+        seed: seeds all noise, together with an image's index.
+        limit: take the first so many photographs of the source only; None takes all.
+        measurements: the photographs are the measurements themselves, made by the operator, and nobody knows the clean images.
+            noise_std then says how much noise they are believed to carry; none is added.
+        on_error: leave out a photograph that cannot be used ("skip", with a warning that names it) or stop ("raise").
+
+    Attributes:
+        skip: indices that are done, to be left out; set it before prediction begins.
+        left_out: why a photograph of this process could not be used, by its index; filled during prediction.
+
+    Raises:
+        ValueError: for a number out of range.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        operator: Operator,
+        noise_std: float = 0.0,
+        image_size: int | tuple[int, int] | None = 256,
+        resize: bool = True,
+        multiple: int = 1,
+        channels: Literal[1, 3] = 3,
+        batch_size: int = 4,
+        num_workers: int = 0,
+        seed: int = 0,
+        limit: int | None = None,
+        measurements: bool = False,
+        on_error: Literal["skip", "raise"] = "skip",
+    ) -> None:
+        super().__init__()
+        size = (image_size, image_size) if isinstance(image_size, int) else image_size
+        smallest = {
+            "image_size": min(size or (1,)),
+            "multiple": multiple,
+            "batch_size": batch_size,
+            "limit": 1 if limit is None else limit,
+        }
+        for name, value in smallest.items():
+            if value < 1:
+                raise ValueError(f"{name} must be 1 or more, got {value}.")
+        if noise_std < 0:
+            raise ValueError(f"noise_std is a standard deviation, got {noise_std}: give a number >= 0.")
+        self.source = source
+        self.operator = operator
+        self.noise_std = noise_std
+        # YAML gives lists where a tuple is meant.
+        self.preprocessing = Preprocessing(
+            None if measurements or size is None else (size[0], size[1]), resize, multiple, channels
+        )
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+        self.limit = limit
+        self.measurements = measurements
+        self.on_error = on_error
+        self.skip: Collection[int] = frozenset()
+        self.left_out: dict[int, str] = {}
+        # A process may have nothing to do; Lightning would refuse that.
+        self.allow_zero_length_dataloader_with_multiple_devices = True
+
+    def prepare_data(self) -> None:
+        self._check()  # Lightning calls this on one process of a machine first: only one downloads
+
+    def setup(self, stage: str) -> None:
+        self._check()
+
+    def _check(self) -> None:
+        if self.preprocessing.size is not None:
+            self.operator.check_images((self.preprocessing.channels, *self.preprocessing.size))
+        if next(iter(self.source), None) is None:
+            raise ValueError(f"{self.source} holds no photographs.")
+
+    def predict_dataloader(self) -> Loader:
+        self.left_out = {}
+        trainer = self.trainer
+        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
+        on_gpu = trainer is not None and trainer.strategy.root_device.type == "cuda"
+        share = Share(self.source, self.preprocessing, self.batch_size, rank, world_size, self.skip, self.limit)
+        return Loader(share, self.num_workers, on_gpu, self._refuse, self._tell)
+
+    def _refuse(self, batch: Decoded) -> str | None:
+        """Why the operator cannot take a batch, where the images' size was not known before."""
+        if self.preprocessing.size is None and not self.measurements:
+            try:
+                self.operator.check_images(tuple(batch.images.shape))
+            except ValueError as error:
+                return f"{error} Or set data.multiple, which cuts every photograph to fit."
+        return None
+
+    def _tell(self, notice: Notice) -> None:
+        text = notice.text.rstrip(".")
+        if not notice.left_out:
+            warnings.warn(f"{text}.", stacklevel=2)
+        elif self.on_error == "raise":
+            raise ValueError(f"{text}; data.on_error: skip would go on without it.")
+        else:
+            self.left_out[notice.index] = text
+            warnings.warn(f"{text}: left out.", stacklevel=2)
+
+    def teardown(self, stage: str) -> None:
+        if self.left_out:
+            indices = ", ".join(map(str, sorted(self.left_out)))
+            warnings.warn(f"{len(self.left_out)} photographs could not be used and were left out: {indices}.", stacklevel=2)
+
+    @torch.no_grad()
+    def on_after_batch_transfer(self, batch: Decoded, dataloader_idx: int) -> Batch:
+        images, index, name = batch
+        operator = self.operator.to(images.device)
+        clean = None if self.measurements else images
+        y = images if clean is None else operator(clean)
+        if clean is not None and self.noise_std > 0:
+            n = standard_normal(tuple(y.shape[1:]), [generator(self.seed, i, "measurement") for i in index], y.dtype, y.device)
+            y = y + self.noise_std * n
+        shape = self._restored_shape(operator, batch) if clean is None else tuple(clean.shape[1:])
+        initial = [generator(self.seed, i, "initial") for i in index]
+        noise = standard_normal(shape, initial, images.dtype, images.device)
+        return Batch(clean, y, noise, [generator(self.seed, i, "sampler") for i in index], index, name)
+
+    @staticmethod
+    def _restored_shape(operator: Operator, batch: Decoded) -> tuple[int, ...]:
+        """The shape (C, H, W) of the images that given measurements are of."""
+        y, index, name = batch
+        x = operator.pinv(y[:1])
+        made = operator(x).shape[1:]
+        if made != y.shape[1:]:
+            raise ValueError(
+                f"{type(operator).__name__} makes measurements of shape {tuple(made)}, and {name[0]} (number {index[0]}) has "
+                f"{tuple(y.shape[1:])} (channels, height, width): set data.channels to 1 or 3, or choose the operator that made it."
+            )
+        return tuple(x.shape[1:])

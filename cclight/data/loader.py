@@ -1,0 +1,167 @@
+"""A process' share of a source, decoded by workers and handed on in batches.
+
+Worker j of process k takes what belongs to share j · world_size + k of workers · world_size: the images of a process are
+index mod world_size = k whatever the number of its workers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from cclight.data.preprocessing import Preprocessing
+from cclight.data.sources import Source
+
+
+class Decoded(NamedTuple):
+    """Photographs of one size: images (B, C, H, W) in [-1, 1], their numbers in the source and their names."""
+
+    images: Tensor
+    indices: list[int]
+    names: list[str]
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something to tell about one photograph, on its way from a worker to the main process.
+
+    Attributes:
+        index: its number in the source.
+        text: a sentence without its full stop.
+        left_out: whether the photograph could not be used.
+    """
+
+    index: int
+    text: str
+    left_out: bool
+
+
+class Share(IterableDataset[Decoded | Notice]):
+    """One process' share of a source, in batches of consecutive photographs of equal size.
+
+    Args:
+        source: where the photographs come from.
+        preprocessing: makes tensors of them.
+        batch_size: photographs in a batch, at most: another size begins a new batch.
+        rank: this process' number.
+        world_size: the number of processes.
+        skip: indices that are done.
+        limit: look at the first so many photographs of the source only; None looks at all.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        preprocessing: Preprocessing,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        skip: Collection[int] = frozenset(),
+        limit: int | None = None,
+    ) -> None:
+        self.source = source
+        self.preprocessing = preprocessing
+        self.batch_size = batch_size
+        self.rank = rank
+        self.world_size = world_size
+        self.skip = skip
+        self.limit = limit
+
+    def __iter__(self) -> Iterator[Decoded | Notice]:
+        info = get_worker_info()
+        worker, workers = (info.id, info.num_workers) if info is not None else (0, 1)
+        share, shares = worker * self.world_size + self.rank, workers * self.world_size
+        batch: list[tuple[Tensor, int, str]] = []
+        for entry in self.source.entries(share, shares, self.skip, self.limit):
+            try:
+                photograph = entry.load()
+                image = self.preprocessing(photograph)
+            except ValueError as error:
+                yield Notice(entry.index, str(error), left_out=True)
+                continue
+            if self.preprocessing.enlarges(photograph):
+                yield Notice(
+                    entry.index, f"{entry.place} is smaller than the images asked for and was enlarged", left_out=False
+                )
+            if batch and (len(batch) == self.batch_size or batch[0][0].shape != image.shape):
+                yield _collate(batch)
+                batch = []
+            batch.append((image, photograph.index, photograph.name))
+        if batch:
+            yield _collate(batch)
+
+    def batches(self, workers: int) -> int:
+        """The number of batches when every photograph can be used: never too small, for Lightning reads no further.
+
+        Args:
+            workers: the number of processes that decode, 0 for the main one.
+
+        Raises:
+            TypeError: where only reading to the end would tell.
+        """
+        length = len(self.source) if self.limit is None else min(len(self.source), self.limit)
+        if self.preprocessing.size is None and self.batch_size > 1:
+            raise TypeError("Photographs of several sizes share no batch: the number of batches is known at the end.")
+        counts = [0] * max(workers, 1)
+        for index in range(self.rank, length, self.world_size):
+            if index not in self.skip:
+                counts[index // self.world_size % len(counts)] += 1
+        return sum(math.ceil(count / self.batch_size) for count in counts)
+
+
+class Loader:
+    """The batches of a share. No DataLoader itself, because Lightning takes those apart and builds them anew.
+
+    Args:
+        share: what to load.
+        num_workers: processes that decode; 0 decodes in the main one.
+        pin_memory: put batches where a GPU fetches them faster.
+        refuse: gives the reason why a batch cannot be used, or None for one that can.
+        tell: is called with every notice, in the main process.
+    """
+
+    def __init__(
+        self,
+        share: Share,
+        num_workers: int,
+        pin_memory: bool,
+        refuse: Callable[[Decoded], str | None],
+        tell: Callable[[Notice], None],
+    ) -> None:
+        self.share = share
+        self.num_workers = num_workers
+        self.pin_memory = pin_memory
+        self.refuse = refuse
+        self.tell = tell
+
+    def __iter__(self) -> Iterator[Decoded]:
+        # A generator of its own: the default would draw from torch's global one.
+        loader: DataLoader[Decoded | Notice] = DataLoader(
+            self.share,
+            batch_size=None,
+            num_workers=self.num_workers,
+            pin_memory=self.pin_memory,
+            generator=torch.Generator(),
+        )
+        for item in loader:
+            if isinstance(item, Notice):
+                self.tell(item)
+            elif (reason := self.refuse(item)) is not None:
+                for index, name in zip(item.indices, item.names, strict=True):
+                    self.tell(Notice(index, f"{name} (number {index}): {reason}", left_out=True))
+            else:
+                yield item
+
+    def __len__(self) -> int:
+        return self.share.batches(self.num_workers)
+
+
+def _collate(batch: list[tuple[Tensor, int, str]]) -> Decoded:
+    images, indices, names = zip(*batch, strict=True)
+    return Decoded(torch.stack(images), list(indices), list(names))

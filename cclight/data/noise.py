@@ -1,0 +1,82 @@
+"""Noise that belongs to an image: a generator for each (seed, image, purpose), whatever batch, process or order it meets.
+
+Torch's generator on the CPU keeps 32 bits of its seed, so hashes of 64 bits would collide by chance (two of 50,000 images
+would share their noise more often than not). Instead the pair (image, purpose) is numbered and the numbers are permuted:
+
+    key = 4 · index + purpose  <  2³²,       seed of the generator = π_seed(key),
+
+where π_seed is a permutation of the 32-bit numbers, four rounds of xor with a hash of the seed and of MurmurHash3's
+finalizer. Within a run no two generators are alike; another seed gives another permutation.
+
+Reference:
+    Salmon et al., Parallel Random Numbers: As Easy as 1, 2, 3, SC 2011 (keyed permutations of counters).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+Purpose = Literal["initial", "measurement", "sampler"]
+PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
+_PURPOSE_BITS = 2
+_MASK = 0xFFFFFFFF
+
+
+def generator(seed: int, index: int, purpose: Purpose) -> torch.Generator:
+    """A random generator on the CPU that depends on (seed, index, purpose) alone.
+
+    Args:
+        seed: the run's seed, any integer.
+        index: the image's number, 0 <= index < 2³⁰.
+        purpose: "initial" for ε, "measurement" for n, "sampler" for what a sampler draws on its way: independent streams.
+
+    Raises:
+        ValueError: for an index out of range or an unknown purpose.
+    """
+    if not 0 <= index < 1 << (32 - _PURPOSE_BITS):
+        raise ValueError(f"An image's index must lie in [0, 2**{32 - _PURPOSE_BITS}), got {index}.")
+    if purpose not in PURPOSES:
+        raise ValueError(f"Unknown purpose {purpose!r}: choose one of {', '.join(PURPOSES)}.")
+    return torch.Generator().manual_seed(_permute(seed, index << _PURPOSE_BITS | PURPOSES.index(purpose)))
+
+
+def standard_normal(
+    shape: tuple[int, ...],
+    generators: Sequence[torch.Generator],
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Standard normal noise, (B, *shape), image b from generators[b].
+
+    Drawn in float32 on the CPU and only then moved, so that every device and dtype sees the same numbers.
+
+    Args:
+        shape: of one image's noise, without the batch.
+        generators: one per image, on the CPU.
+        dtype: of the result.
+        device: of the result.
+    """
+    draws = [torch.randn(shape, generator=one, dtype=torch.float32) for one in generators]
+    return torch.stack(draws).to(device=device, dtype=dtype)
+
+
+def _permute(seed: int, key: int) -> int:
+    """π_seed(key): every round is a bijection of the 32-bit numbers."""
+    for round_key in _round_keys(seed):
+        key ^= round_key
+        key = (key ^ key >> 16) * 0x85EBCA6B & _MASK
+        key = (key ^ key >> 13) * 0xC2B2AE35 & _MASK
+        key ^= key >> 16
+    return key
+
+
+@lru_cache(maxsize=16)
+def _round_keys(seed: int) -> tuple[int, ...]:
+    digest = hashlib.blake2b(str(seed).encode(), digest_size=16).digest()
+    return tuple(int.from_bytes(digest[i : i + 4], "little") for i in range(0, 16, 4))

@@ -1,0 +1,86 @@
+"""From a photograph to a tensor: resize, centre crop, [-1, 1].
+
+Resizing follows guided-diffusion's data sets (Dhariwal and Nichol, Diffusion Models Beat GANs on Image Synthesis, NeurIPS
+2021), on which the published models were trained: halve with a box filter while the image is at least twice too large, then
+bicubic with antialiasing until it just covers the wanted size, then cut the centre out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cclight.data.sources import Photograph
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What is done to a photograph before it becomes a tensor.
+
+    Attributes:
+        size: (height, width) of the result; None keeps the photograph's own.
+        resize: scale the photograph until it just covers `size`; else only cut.
+        multiple: without `size`, cut each side to a multiple of it.
+        channels: 3 for RGB, 1 for grey.
+    """
+
+    size: tuple[int, int] | None = None
+    resize: bool = True
+    multiple: int = 1
+    channels: Literal[1, 3] = 3
+
+    def enlarges(self, photograph: Photograph) -> bool:
+        """Whether the photograph has fewer pixels than are asked for, and will be scaled up."""
+        height, width = self._size(photograph.image)
+        return self.resize and (photograph.image.height < height or photograph.image.width < width)
+
+    def __call__(self, photograph: Photograph) -> Tensor:
+        """The photograph as float32 in [-1, 1], (C, H, W).
+
+        Raises:
+            ValueError: naming a photograph that is smaller than what was to be cut out of it.
+        """
+        image = photograph.image if self.channels == 3 else photograph.image.convert("L")
+        size = self._size(image)
+        if self.resize and self.size is not None:
+            image = cover(image, size)
+        elif image.height < size[0] or image.width < size[1]:
+            remedy = "set data.resize to true, or data.image_size" if self.size is not None else "set data.multiple"
+            raise ValueError(
+                f"{photograph.name} (number {photograph.index}) has {image.height}×{image.width} pixels, fewer than the "
+                f"{size[0]}×{size[1]} to be cut out of it: {remedy} to a smaller number"
+            )
+        return to_tensor(centre_crop(image, size))
+
+    def _size(self, image: Image.Image) -> tuple[int, int]:
+        if self.size is not None:
+            return self.size
+        height, width = (max(side // self.multiple, 1) * self.multiple for side in (image.height, image.width))
+        return height, width
+
+
+def cover(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The image scaled, up or down, until it just covers (height, width)."""
+    height, width = size
+    while image.height >= 2 * height and image.width >= 2 * width:
+        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
+    scale = max(height / image.height, width / image.width)
+    return image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+
+
+def centre_crop(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The central (height, width) of the image, which must not be smaller."""
+    height, width = size
+    top, left = (image.height - height) // 2, (image.width - width) // 2
+    return image.crop((left, top, left + width, top + height))
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """An 8-bit image, RGB or grey, as float32 in [-1, 1], (C, H, W)."""
+    pixels = torch.from_numpy(np.array(image)).view(image.height, image.width, -1)
+    return pixels.permute(2, 0, 1).float().div(127.5).sub(1).contiguous()

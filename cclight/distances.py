@@ -1,0 +1,310 @@
+r"""FID and KID: how far a set of restored images is from a set of real ones, in the features of a network.
+
+With the mean μ and covariance Σ of the features f of either set, and the kernel k(f, g) = (fᵀg / d + 1)³ in d dimensions,
+
+    FID = |μ_1 - μ_2|² + tr Σ_1 + tr Σ_2 - 2 tr (Σ_1^{1/2} Σ_2 Σ_1^{1/2})^{1/2},
+    KID = the unbiased estimate of E k(f, f') + E k(g, g') - 2 E k(f, g), averaged over random subsets; papers print KID × 10³.
+
+Both are measured on the 8-bit pictures of the run folder: `torch_fidelity.calculate_metrics` on the same folders gives the same
+numbers, and a resumed run those of an unbroken one. FID needs sums alone; KID keeps the features of at most `kid_images` images
+of either set, chosen by a hash of their place.
+
+References:
+    Heusel et al., GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium, NeurIPS 2017 (FID).
+    Bińkowski et al., Demystifying MMD GANs, ICLR 2018 (KID).
+    Obukhov et al., High-fidelity performance metrics for generative models in PyTorch, 2020 (torch-fidelity).
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cclight.metrics import LOADING_ERRORS, Quantity, Summary, Unavailable, gather, one_line
+from cclight.runs import PICTURES, read_png
+
+FID = Quantity("fid", "FID", "lower", (0, math.inf), "all images at once; features of the 8-bit pictures", 2)
+KID = Quantity(
+    "kid", "KID", "lower", (-math.inf, math.inf), "all images at once; features of the 8-bit pictures; papers print × 10³", 5
+)
+
+_BATCH = 16
+
+
+class Inception(nn.Module):
+    """The Inception network of FID as torch-fidelity has it, with TensorFlow 1's resize: uint8 (B, 3, H, W) -> (B, 2048).
+
+    Args:
+        weights: a file with the weights, weights-inception-2015-12-05-6726825d.pth; None downloads it once (91 MB).
+    """
+
+    def __init__(self, weights: str | None = None) -> None:
+        super().__init__()
+        self.weights = weights
+        self._network: nn.Module | None = None
+
+    def load(self) -> nn.Module:
+        """The network with its weights.
+
+        Raises:
+            Unavailable: when the weights cannot be had; names the remedy.
+        """
+        from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
+
+        path = self.weights or f"{torch.hub.get_dir()}/checkpoints/{Path(URL_INCEPTION_V3).name}"
+        try:
+            # torch-fidelity unpickles whatever the file holds: let only a file that is plain tensors get there.
+            if self.weights is None:
+                torch.hub.load_state_dict_from_url(URL_INCEPTION_V3, map_location="cpu", check_hash=True, weights_only=True)
+            else:
+                torch.load(path, map_location="cpu", weights_only=True)
+            return FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=path)
+        except LOADING_ERRORS as error:
+            raise Unavailable(
+                f"the Inception weights could not be loaded from {path} ({one_line(error)}): run once with a network, or save "
+                f"{URL_INCEPTION_V3} there"
+            ) from error
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self._network is None:
+            self._network = self.load().to(images.device)
+        return self._network(images)[0]
+
+
+@dataclass
+class FeatureStatistics:
+    """What FID and KID need of one set of images: sums in float64, and the features themselves up to a bound.
+
+    Attributes:
+        limit: how many images' features are kept.
+        count: images so far.
+        total: Σ f, (d,).
+        outer: Σ f fᵀ, (d, d).
+        kept: the features (d,) of the `limit` images whose places have the lowest hashes, by place.
+    """
+
+    limit: int
+    count: int = 0
+    total: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64))
+    outer: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.float64))
+    kept: dict[int, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def zeros(cls, dimension: int, limit: int) -> FeatureStatistics:
+        """The statistics of no images."""
+        float64 = torch.float64
+        return cls(limit, 0, torch.zeros(dimension, dtype=float64), torch.zeros(dimension, dimension, dtype=float64))
+
+    def update(self, places: Sequence[int], features: Tensor) -> None:
+        """Take in features (B, d) of the images at the given places of the set."""
+        f = features.detach().cpu().double()
+        self.count += len(f)
+        self.total += f.sum(dim=0)
+        self.outer += f.T @ f
+        self.kept.update(zip(places, features.detach().cpu().float(), strict=True))
+        self._trim()
+
+    def _trim(self) -> None:
+        if len(self.kept) > self.limit:
+            self.kept = {place: self.kept[place] for place in lowest_hashes(list(self.kept), self.limit)}
+
+    @property
+    def mean(self) -> Tensor:
+        """μ, (d,)."""
+        return self.total / self.count
+
+    @property
+    def covariance(self) -> Tensor:
+        """Σ with the factor 1/(n - 1), (d, d)."""
+        return (self.outer - self.count * torch.outer(self.mean, self.mean)) / (self.count - 1)
+
+    def merged(self, device: torch.device) -> FeatureStatistics:
+        """The statistics of all ranks' images, on every rank. A collective; `device` is where its communication lives."""
+        distributed = torch.distributed
+        if not (distributed.is_available() and distributed.is_initialized()):
+            return self
+        sums = torch.cat([torch.tensor([float(self.count)], dtype=torch.float64), self.total, self.outer.flatten()]).to(device)
+        distributed.all_reduce(sums)
+        count, total, outer = sums.cpu().split([1, self.total.numel(), self.outer.numel()])
+        # The hashes first: then no rank receives more than `limit` features.
+        chosen = set(lowest_hashes([place for places in gather(list(self.kept)) for place in places], self.limit))
+        kept: dict[int, Tensor] = {}
+        for part in gather({place: feature for place, feature in self.kept.items() if place in chosen}):
+            kept.update(part)
+        return FeatureStatistics(self.limit, int(count), total, outer.view_as(self.outer), dict(sorted(kept.items())))
+
+
+class FeatureDistances:
+    """FID and KID between a run's restored images and real ones.
+
+    Args:
+        network: maps uint8 images (B, 3, H, W) to features (B, d); None for `Inception()`. Only with that one are the
+            numbers FID and KID in the literature's sense.
+        reference: the real images: a folder of pictures, or an .npz file with `mu` and `sigma` of their features (FID alone);
+            None for the run's own clean images.
+        kid_subsets: the number of random subsets that KID averages over.
+        kid_subset_size: the number of images in each, or all where there are fewer.
+        kid_images: the most images of either set whose features KID keeps in memory, 8 kB each with `Inception`.
+        seed: of the generator that draws the subsets; the default is torch-fidelity's.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module | None = None,
+        reference: str | None = None,
+        kid_subsets: int = 100,
+        kid_subset_size: int = 1000,
+        kid_images: int = 10_000,
+        seed: int = 2020,
+    ) -> None:
+        if kid_images < kid_subset_size:
+            raise ValueError(f"kid_images ({kid_images}) must be at least kid_subset_size ({kid_subset_size}).")
+        if reference is not None and not Path(reference).exists():
+            raise ValueError(
+                f"The reference {reference} does not exist: give a folder of pictures or an .npz file of mu and sigma."
+            )
+        self.network = Inception() if network is None else network
+        self.reference = reference
+        self.kid_subsets = kid_subsets
+        self.kid_subset_size = kid_subset_size
+        self.kid_images = kid_images
+        self.seed = seed
+        self._device = torch.device("cpu")
+        self._dimension = 0
+        self._reason: str | None = None
+
+    def prepare(self, device: torch.device) -> None:
+        """Load the network onto the device and try it; what fails is remembered and reported by `compute`."""
+        self._device = device
+        try:
+            features = self.features(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
+            self._dimension, self._reason = features.shape[1], None
+        except Unavailable as reason:
+            self._reason = str(reason)
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Tensor:
+        """The features (B, d) of uint8 images (B, 3, H, W) or grey ones (B, 1, H, W).
+
+        Raises:
+            ValueError: for a network that returns anything but (B, d).
+        """
+        network = self.network.to(self._device).eval()
+        features = network(images.to(self._device).expand(-1, 3, -1, -1))
+        if not isinstance(features, Tensor) or features.ndim != 2 or features.shape[0] != images.shape[0]:
+            raise ValueError(f"{type(network).__name__} must return features of shape ({images.shape[0]}, d) for FID and KID.")
+        return features
+
+    def compute(self, restored: Sequence[Path], clean: Sequence[Path]) -> list[Summary]:
+        """FID and KID between pictures. A collective: every rank calls it with the same lists and reads its share of them.
+
+        Args:
+            restored: the pictures of restored images.
+            clean: those of the clean ones, used where no reference was given.
+        """
+        real = clean if self.reference is None else self._reference_pictures()
+        # All ranks must agree before the first collective that only some of them could reach.
+        reasons = [reason for reason in gather(self._reason or self._missing([*restored, *real])) if reason]
+        if reasons:
+            return [Summary(FID, unavailable=reasons[0]), Summary(KID, unavailable=reasons[0])]
+        one = self._statistics(restored)
+        if self.reference is not None and Path(self.reference).is_file():
+            mean, covariance = read_statistics(Path(self.reference))
+            no_kid = "KID needs the real images themselves: give a folder as reference"
+            return [self._fid(one, mean, covariance), Summary(KID, unavailable=no_kid)]
+        two = self._statistics(real)
+        if min(one.count, two.count) < 2:
+            reason = f"a distribution needs 2 images or more, there are {one.count} and {two.count}"
+            return [Summary(FID, unavailable=reason), Summary(KID, unavailable=reason)]
+        return [self._fid(one, two.mean, two.covariance), self._kid(one, two)]
+
+    def _fid(self, one: FeatureStatistics, mean: Tensor, covariance: Tensor) -> Summary:
+        if mean.shape != one.mean.shape:
+            reason = f"the reference has {mean.numel()} features, the network {one.mean.numel()}: make it with the same network"
+            return Summary(FID, unavailable=reason)
+        if one.count < 2:
+            return Summary(FID, unavailable=f"a distribution needs 2 images or more, there are {one.count}")
+        return Summary(FID, frechet_distance(one.mean, one.covariance, mean, covariance), images=one.count)
+
+    def _kid(self, one: FeatureStatistics, two: FeatureStatistics) -> Summary:
+        from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
+
+        a, b = (torch.stack([s.kept[place] for place in sorted(s.kept)]) for s in (one, two))
+        size = min(self.kid_subset_size, len(a), len(b))
+        options: dict[str, Any] = {
+            "kid_subsets": self.kid_subsets,
+            "kid_subset_size": size,
+            "rng_seed": self.seed,
+            "verbose": False,
+        }
+        return Summary(KID, kid_features_to_metric(a, b, **options)[KEY_METRIC_KID_MEAN], images=one.count)
+
+    def _statistics(self, pictures: Sequence[Path]) -> FeatureStatistics:
+        distributed = torch.distributed
+        parallel = distributed.is_available() and distributed.is_initialized()
+        rank, world = (distributed.get_rank(), distributed.get_world_size()) if parallel else (0, 1)
+        statistics = FeatureStatistics.zeros(self._dimension, self.kid_images)
+        for places, images in _batches(range(rank, len(pictures), world), pictures):
+            statistics.update(places, self.features(images))
+        return statistics.merged(self._device)
+
+    def _reference_pictures(self) -> list[Path]:
+        folder = Path(self.reference or "")
+        if folder.is_file():
+            return []
+        return sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES)
+
+    def _missing(self, pictures: Sequence[Path]) -> str | None:
+        absent = [path for path in pictures if not path.is_file()]
+        if not absent:
+            return None
+        return f"{len(absent)} of {len(pictures)} pictures are not saved ({absent[0]}): FID and KID are measured on saved ones"
+
+
+def frechet_distance(mean_1: Tensor, covariance_1: Tensor, mean_2: Tensor, covariance_2: Tensor) -> float:
+    """The Fréchet distance of two Gaussians (d,), (d, d), in float64.
+
+    The product under the root is taken in its symmetric form, whose eigenvalues are real; rounding's negative ones count as 0.
+    """
+    values, vectors = torch.linalg.eigh(covariance_1)
+    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    trace = torch.linalg.eigvalsh(root @ covariance_2 @ root).clamp(min=0).sqrt().sum()
+    distance = (mean_1 - mean_2).square().sum() + covariance_1.trace() + covariance_2.trace() - 2 * trace
+    return max(float(distance), 0.0)
+
+
+def read_statistics(path: Path) -> tuple[Tensor, Tensor]:
+    """μ and Σ from an .npz file with `mu` and `sigma`, as float64; what pytorch-fid and torch-fidelity's users exchange.
+
+    Raises:
+        ValueError: for any other file.
+    """
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return torch.from_numpy(file["mu"]).double(), torch.from_numpy(file["sigma"]).double()
+    except (OSError, KeyError, ValueError) as error:
+        raise ValueError(f"{path} holds no statistics ({one_line(error)}): give an .npz file with mu and sigma.") from error
+
+
+def lowest_hashes(places: list[int], limit: int) -> list[int]:
+    """The `limit` places with the lowest hashes: a random choice that depends on nothing but the places."""
+    return sorted(places, key=lambda place: (zlib.crc32(place.to_bytes(8, "little")), place))[:limit]
+
+
+def _batches(places: Sequence[int], pictures: Sequence[Path]) -> Iterator[tuple[list[int], Tensor]]:
+    """Pictures (B, C, H, W) with their places, a batch at a time and one size in each."""
+    for start in range(0, len(places), _BATCH):
+        read = [(place, read_png(pictures[place])) for place in places[start : start + _BATCH]]
+        for _, group in groupby(read, key=lambda item: item[1].shape):
+            same = list(group)
+            yield [place for place, _ in same], torch.stack([image for _, image in same])

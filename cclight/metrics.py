@@ -1,0 +1,280 @@
+r"""What is measured: numbers per image, their mean, and how far the mean can be trusted.
+
+Every number says what it is (`Quantity`): its direction, range, input and what it aggregates. Per-image metrics compare the
+restored image x̂ with the clean x, both clamped to [-1, 1] and not rounded to 8 bits:
+
+| metric        | definition                                                                                    | better |
+|---------------|-----------------------------------------------------------------------------------------------|--------|
+| `PSNR`        | 10 log10(4 / mean (x̂ - x)²) dB, of each image; never of a pooled squared error                  | higher |
+| `SSIM`        | Wang et al. 2004: Gaussian window of 11, σ 1.5, on [0, 1]                                       | higher |
+| `MSSSIM`      | Wang et al. 2003: five scales, sides of 176 pixels or more                                     | higher |
+| `LPIPS`       | Zhang et al. 2018, on [-1, 1]; the paper's tables use net "alex"                                | lower  |
+| consistency   | the root mean square of H x̂ - y                                                                | lower  |
+| NFE, seconds  | network evaluations and time spent on each image                                              | lower  |
+
+The interval around a mean is a 95 % bootstrap percentile interval over images. What cannot be measured is reported as
+unavailable, with the reason and the remedy, and never left out.
+
+References:
+    Wang et al., Image Quality Assessment: From Error Visibility to Structural Similarity, IEEE TIP 2004.
+    Wang et al., Multiscale Structural Similarity for Image Quality Assessment, Asilomar 2003.
+    Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual Metric, CVPR 2018.
+    Efron and Tibshirani, An Introduction to the Bootstrap, 1993.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+Net = Literal["alex", "vgg", "squeeze"]
+
+# What reading a missing, truncated or foreign weights file can raise.
+LOADING_ERRORS = (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError)
+
+
+class Unavailable(Exception):
+    """A metric that cannot be had here; the message is one line: the reason and, where there is one, the remedy."""
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What a reported number means.
+
+    Attributes:
+        name: the key in metrics.json and the column in metrics.csv.
+        title: how tables call it, with the unit.
+        direction: which way is better.
+        range: the least and the greatest value it can have.
+        measures: its input and what it aggregates.
+        digits: decimals that tables show.
+    """
+
+    name: str
+    title: str
+    direction: Literal["higher", "lower"]
+    range: tuple[float, float]
+    measures: str
+    digits: int = 3
+
+
+CONSISTENCY = Quantity(
+    "consistency", "||H x̂ - y|| (RMS)", "lower", (0, math.inf), "mean over images; root mean square of H x̂ - y, x̂ in [-1, 1]", 4
+)
+NFE = Quantity("nfe", "NFE", "lower", (0, math.inf), "mean over images; network evaluations", 0)
+SECONDS = Quantity("seconds", "seconds per image", "lower", (0, math.inf), "mean over images; a batch's time over its size")
+
+
+class ImageMetric(ABC):
+    """A metric of one restored image against the clean one. To add one, subclass, set `quantity` and write `measure`."""
+
+    quantity: Quantity
+
+    def prepare(self, device: torch.device) -> None:  # noqa: B027 - most metrics need nothing
+        """Get ready, before any long work: load weights onto the device.
+
+        Raises:
+            Unavailable: naming the reason and the remedy.
+        """
+
+    @abstractmethod
+    def measure(self, restored: Tensor, clean: Tensor) -> Tensor:
+        """The metric of each image.
+
+        Args:
+            restored: (B, C, H, W) in [-1, 1], float32, finite.
+            clean: the same shape and range.
+
+        Returns:
+            (B,).
+
+        Raises:
+            Unavailable: for images it is not defined on.
+        """
+
+    @torch.no_grad()
+    def __call__(self, restored: Tensor, clean: Tensor) -> Tensor:
+        """`measure` on clamped images of any floating dtype: (B, C, H, W) twice -> (B,), float64 on the CPU."""
+        return self.measure(restored.float().clamp(-1, 1), clean.float().clamp(-1, 1)).reshape(-1).cpu().double()
+
+
+class PSNR(ImageMetric):
+    """Peak signal-to-noise ratio of each image in dB, capped at 100 dB: identical images have no finite one."""
+
+    quantity = Quantity("psnr", "PSNR (dB)", "higher", (0, 100), "mean over images; x̂ and x in [-1, 1]", 2)
+
+    def measure(self, restored: Tensor, clean: Tensor) -> Tensor:
+        from torchmetrics.functional.image import peak_signal_noise_ratio
+
+        # In float64, on the CPU because not every accelerator has it: float32 keeps only 2e-6 dB.
+        a, b = restored.cpu().double(), clean.cpu().double()
+        return peak_signal_noise_ratio(a, b, data_range=2.0, dim=(1, 2, 3), reduction="none").clamp(max=100)
+
+
+class SSIM(ImageMetric):
+    """Structural similarity of each image (Wang et al. 2004), for images of 11 × 11 pixels or more."""
+
+    quantity = Quantity("ssim", "SSIM", "higher", (-1, 1), "mean over images; x̂ and x in [0, 1], Gaussian window of 11")
+
+    def measure(self, restored: Tensor, clean: Tensor) -> Tensor:
+        from torchmetrics.functional.image import structural_similarity_index_measure
+
+        _need_side(self.quantity, restored, 11)
+        # Not shift-invariant: the convention is [0, 1].
+        a, b = (restored + 1) / 2, (clean + 1) / 2
+        value = structural_similarity_index_measure(a, b, data_range=1.0, reduction="none")
+        assert isinstance(value, Tensor)
+        return value
+
+
+class MSSSIM(ImageMetric):
+    """Multi-scale structural similarity of each image (Wang et al. 2003), for images of 176 × 176 pixels or more."""
+
+    quantity = Quantity("ms_ssim", "MS-SSIM", "higher", (0, 1), "mean over images; x̂ and x in [0, 1], five scales")
+
+    def measure(self, restored: Tensor, clean: Tensor) -> Tensor:
+        from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+
+        _need_side(self.quantity, restored, 176)
+        a, b = (restored + 1) / 2, (clean + 1) / 2
+        return multiscale_structural_similarity_index_measure(a, b, data_range=1.0, reduction="none", normalize="relu")
+
+
+class LPIPS(ImageMetric):
+    """Learned perceptual image patch similarity (Zhang et al. 2018), for 1 or 3 channels and sides of 32 pixels or more.
+
+    Args:
+        net: the backbone, whose ImageNet weights torchvision downloads once: squeeze (5 MB), alex (233 MB, what papers report)
+            or vgg (528 MB). Values of different nets do not compare.
+    """
+
+    _BACKBONES: Mapping[Net, str] = {"alex": "alexnet", "vgg": "vgg16", "squeeze": "squeezenet1_1"}
+
+    def __init__(self, net: Net = "squeeze") -> None:
+        if net not in self._BACKBONES:
+            raise ValueError(f"LPIPS knows no net {net!r}: choose one of {', '.join(self._BACKBONES)}.")
+        self.net = net
+        self.quantity = Quantity(
+            "lpips", f"LPIPS ({net})", "lower", (0, math.inf), f"mean over images; x̂ and x in [-1, 1], {net} features"
+        )
+        self._network: torch.nn.Module | None = None
+
+    def prepare(self, device: torch.device) -> None:
+        from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+
+        try:
+            self._network = LearnedPerceptualImagePatchSimilarity(net_type=self.net).net.to(device)
+        except LOADING_ERRORS as error:
+            from torchvision.models import get_model_weights
+
+            url = get_model_weights(self._BACKBONES[self.net])["DEFAULT"].url
+            folder = f"{torch.hub.get_dir()}/checkpoints"
+            raise Unavailable(
+                f"the {self.net} weights could not be loaded ({one_line(error)}): run once with a network, or save {url} in "
+                f"{folder}, or point TORCH_HOME to a folder that has them"
+            ) from error
+
+    def measure(self, restored: Tensor, clean: Tensor) -> Tensor:
+        if self._network is None:
+            self.prepare(restored.device)
+            assert self._network is not None
+        _need_side(self.quantity, restored, 32)
+        if restored.shape[1] not in (1, 3):
+            raise Unavailable(f"{self.quantity.title} is defined on 1 or 3 channels, the images have {restored.shape[1]}")
+        rgb = (-1, 3, -1, -1)
+        return self._network(restored.expand(*rgb), clean.expand(*rgb))
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A metric over all images of a run.
+
+    Attributes:
+        quantity: what it is.
+        mean: the mean over images, or a distribution metric's value; None where it is unavailable.
+        interval: the 95 % bootstrap interval of the mean; None for a single image and for distribution metrics.
+        images: how many images it rests on.
+        unavailable: why there is no mean, and the remedy.
+    """
+
+    quantity: Quantity
+    mean: float | None = None
+    interval: tuple[float, float] | None = None
+    images: int = 0
+    unavailable: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The summary as plain types, without what does not apply and without infinities, which JSON has no word for."""
+        range_ = [bound if math.isfinite(bound) else None for bound in self.quantity.range]
+        quantity = {k: v for k, v in asdict(self.quantity).items() if k != "name"}
+        if self.unavailable is not None:
+            return {**quantity, "range": range_, "unavailable": self.unavailable}
+        return {"mean": self.mean, "interval": self.interval, "images": self.images, **quantity, "range": range_}
+
+
+def summarize(
+    quantity: Quantity, values: Mapping[int, float], expected: int, reason: str | None = None, seed: int = 0
+) -> Summary:
+    """The mean of a per-image metric with its interval.
+
+    Args:
+        quantity: what the values are.
+        values: the metric of each image by the image's index.
+        expected: how many images should have a value; a mean over a part of them would not compare.
+        reason: why values are missing, where it is known.
+        seed: of the bootstrap's own generator.
+    """
+    if len(values) == expected > 0:
+        ordered = [values[index] for index in sorted(values)]
+        return Summary(quantity, math.fsum(ordered) / expected, bootstrap_interval(ordered, seed), expected)
+    if reason is None:
+        reason = (
+            f"{len(values)} of {expected} images have it, perhaps from an earlier run without it" if expected else "no images"
+        )
+    return Summary(quantity, unavailable=reason)
+
+
+def bootstrap_interval(values: Sequence[float], seed: int = 0, resamples: int = 2000) -> tuple[float, float] | None:
+    """The 95 % percentile interval of the mean under resampling with replacement; None for fewer than two values."""
+    import numpy as np
+
+    if len(values) < 2:
+        return None
+    sample, rng = np.asarray(values, dtype=np.float64), np.random.default_rng(seed)
+    means = [sample[rng.integers(len(sample), size=len(sample))].mean() for _ in range(resamples)]
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def default_metrics() -> list[ImageMetric]:
+    """PSNR, SSIM, MS-SSIM and LPIPS (squeeze)."""
+    return [PSNR(), SSIM(), MSSSIM(), LPIPS()]
+
+
+def gather(item: Any) -> list[Any]:
+    """The item of every rank, in order of rank; of the only one where there is no process group. A collective."""
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return [item]
+    items: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(items, item)
+    return items
+
+
+def one_line(error: BaseException) -> str:
+    """An error's message without its line breaks, shortened."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 160 else f"{text[:157]}..."
+
+
+def _need_side(quantity: Quantity, images: Tensor, side: int) -> None:
+    if min(images.shape[-2:]) < side:
+        height, width = images.shape[-2:]
+        raise Unavailable(f"{quantity.title} needs sides of {side} pixels or more, the images are {height}×{width}")

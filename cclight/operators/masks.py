@@ -1,0 +1,219 @@
+r"""Inpainting: some pixels are missing.
+
+    y = m x,      H = Hᵀ = H⁺ = P = diag(m),      m in {0, 1}, 1 where the pixel is kept.
+
+A mask is an object of its own that knows how to draw itself at any image size.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cclight.operators.base import SpectralOperator
+from cclight.operators.tables import Table
+
+
+class Mask(ABC):
+    """Which pixels are kept. To add one, subclass and write `__call__`."""
+
+    @abstractmethod
+    def __call__(self, image_shape: tuple[int, ...]) -> Tensor:
+        """The mask for images of shape (C, H, W).
+
+        Returns:
+            True where a pixel is kept, (1, H, W), or (C, H, W) where the channels differ.
+
+        Raises:
+            ValueError: where the mask cannot be drawn at this size.
+        """
+
+
+class Box(Mask):
+    """A square of missing pixels.
+
+    Args:
+        size: side of the square in pixels, >= 1.
+        centre: (row, column) of its centre in pixels; None is the image's centre.
+    """
+
+    def __init__(self, size: int = 128, centre: tuple[int, int] | None = None) -> None:
+        if size < 1:
+            raise ValueError(f"Box needs a size >= 1 pixel, got {size}.")
+        self.size = size
+        self.centre = centre
+
+    def __call__(self, image_shape: tuple[int, ...]) -> Tensor:
+        height, width = image_shape[-2:]
+        row, column = self.centre or (height // 2, width // 2)
+        top, left = row - self.size // 2, column - self.size // 2
+        if top < 0 or left < 0 or top + self.size > height or left + self.size > width:
+            raise ValueError(
+                f"A box of {self.size}×{self.size} pixels centred on ({row}, {column}) does not fit into images of "
+                f"{height}×{width}: choose a smaller size or another centre."
+            )
+        kept = torch.ones(1, height, width, dtype=torch.bool)
+        kept[:, top : top + self.size, left : left + self.size] = False
+        return kept
+
+
+class RandomPixels(Mask):
+    """Pixels missing at random, the same in all channels.
+
+    Args:
+        missing: the fraction of missing pixels, in (0, 1).
+        seed: which mask.
+    """
+
+    def __init__(self, missing: float = 0.7, seed: int = 0) -> None:
+        if not 0 < missing < 1:
+            raise ValueError(f"RandomPixels needs a fraction of missing pixels between 0 and 1, got {missing}.")
+        self.missing = missing
+        self.seed = seed
+
+    def __call__(self, image_shape: tuple[int, ...]) -> Tensor:
+        height, width = image_shape[-2:]
+        order = torch.randperm(height * width, generator=torch.Generator().manual_seed(self.seed))
+        kept = torch.ones(height * width, dtype=torch.bool)
+        kept[order[: round(self.missing * height * width)]] = False
+        return kept.view(1, height, width)
+
+
+class FreeForm(Mask):
+    """Brush strokes around the image's centre, drawn in units of its sides: the same picture at any size.
+
+    Args:
+        missing: the fraction of missing pixels, in (0, 0.4]; met to about 0.02.
+        seed: which strokes.
+    """
+
+    def __init__(self, missing: float = 0.2, seed: int = 0) -> None:
+        if not 0 < missing <= 0.4:
+            raise ValueError(f"FreeForm needs a fraction of missing pixels in (0, 0.4], got {missing}.")
+        self.missing = missing
+        self.seed = seed
+
+    def __call__(self, image_shape: tuple[int, ...]) -> Tensor:
+        height, width = image_shape[-2:]
+        # The strokes are decided on a coarse grid of their own, so that they do not depend on the image's size.
+        coarse = torch.zeros(64, 64, dtype=torch.bool)
+        fine = torch.zeros(height, width, dtype=torch.bool)
+        generator = torch.Generator().manual_seed(self.seed)
+        while coarse.float().mean() < self.missing:
+            row, column, angle, bend, length, radius = torch.rand(6, generator=generator).tolist()
+            start = torch.tensor([0.3 + 0.4 * row, 0.3 + 0.4 * column])
+            for heading in (2 * math.pi * angle, 2 * math.pi * angle + (bend - 0.5) * math.pi):
+                direction = torch.tensor([math.sin(heading), math.cos(heading)])
+                end = (start + (0.05 + 0.1 * length) * direction).clamp(0.2, 0.8)
+                for canvas in (coarse, fine):
+                    canvas |= _distance(start, end, canvas.shape) < 0.02 + 0.03 * radius
+                start = end
+        return ~fine[None]
+
+
+class FixedMask(Mask):
+    """A mask given as a tensor.
+
+    Args:
+        kept: nonzero where a pixel is kept, (H, W), (1, H, W) or (C, H, W).
+    """
+
+    def __init__(self, kept: Tensor) -> None:
+        self.kept = kept.bool().view(-1, *kept.shape[-2:])
+
+    def __call__(self, image_shape: tuple[int, ...]) -> Tensor:
+        channels, height, width = image_shape[-3:]
+        if self.kept.shape[1:] != (height, width) or self.kept.shape[0] not in (1, channels):
+            given = "×".join(map(str, self.kept.shape))
+            raise ValueError(
+                f"{self} is {given} (channels×height×width), the images are {channels}×{height}×{width}: give a mask of the "
+                f"images' size or set data.image_size to {self.kept.shape[-1]}."
+            )
+        return self.kept
+
+    def __str__(self) -> str:
+        return "The mask"
+
+
+class MaskFile(FixedMask):
+    """A mask from an image file: pixels are kept where it is white, missing where it is black.
+
+    Args:
+        path: a grey-scale image such as a PNG; brightness 128 and more counts as white.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: where the file is no image.
+    """
+
+    def __init__(self, path: str) -> None:
+        import numpy as np
+        from PIL import Image, UnidentifiedImageError
+
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"There is no mask file {path}: give the path of a black and white image.")
+        try:
+            with Image.open(path) as image:
+                brightness = np.array(image.convert("L"))
+        except (UnidentifiedImageError, OSError) as error:
+            raise ValueError(f"The mask file {path} is not a readable image ({error}): give a PNG.") from error
+        super().__init__(torch.from_numpy(brightness >= 128))
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"The mask {self.path}"
+
+
+class Inpainting(SpectralOperator):
+    """Missing pixels, set to zero; y has the image's shape.
+
+    Args:
+        mask: which pixels are kept; None is `FreeForm()`, the paper's kind of task.
+    """
+
+    def __init__(self, mask: Mask | None = None) -> None:
+        super().__init__()
+        self.mask = mask or FreeForm()
+        self._kept = Table(self._draw)
+
+    def forward(self, x: Tensor) -> Tensor:
+        (kept,) = self._kept.like(tuple(x.shape[1:]), x)
+        return x * kept
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self(y)
+
+    def pinv(self, y: Tensor) -> Tensor:
+        return self(y)
+
+    def project(self, x: Tensor) -> Tensor:
+        return self(x)
+
+    def spectral(self, x: Tensor) -> Tensor:
+        return x
+
+    def from_spectral(self, z: Tensor) -> Tensor:
+        return z
+
+    def singular_values(self, image_shape: tuple[int, ...]) -> Tensor:
+        return self._kept.exact(tuple(image_shape[-3:]))[0]
+
+    def check_images(self, shape: tuple[int, ...]) -> None:
+        self._kept.exact(tuple(shape[-3:]))
+
+    def _draw(self, image_shape: tuple[int, ...]) -> tuple[Tensor]:
+        return (self.mask(image_shape).double(),)
+
+
+def _distance(start: Tensor, end: Tensor, grid: torch.Size) -> Tensor:
+    """Distance of each pixel's centre from the line between two points, all in units of the grid's sides."""
+    rows = (torch.arange(grid[0]) + 0.5) / grid[0]
+    columns = (torch.arange(grid[1]) + 0.5) / grid[1]
+    pixels = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1)
+    along = end - start
+    place = ((pixels - start) @ along / along.dot(along).clamp_min(1e-12)).clamp(0, 1)
+    return (pixels - start - place[..., None] * along).norm(dim=-1)

@@ -1,0 +1,386 @@
+"""A run folder: what `cclight predict` leaves behind, and what lets it be killed at any moment.
+
+    runs/<name>/
+      config.yaml              the resolved configuration
+      restored/00007_astronaut.png   measurement/...   clean/...
+      rows/                    the rows of the grid, grid.png
+      records/00000.jsonl      one line per finished image: index, name and numbers; one file per rank
+      metrics.json, metrics.csv      written last: a folder that holds metrics.json is finished
+
+Files are written under a temporary name and renamed, so that each is there whole or not at all. Records are appended, a line at
+a time; half a line, which a kill can leave, is ignored. An image is finished when its record and its picture are both there.
+
+A lock file guards the folder: rank r holds the lock on byte r, and the operating system lets go of it when the process ends,
+however it ends. It is a POSIX record lock because those work across machines on NFS and are not inherited by loader workers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import json
+import os
+import re
+import shutil
+import socket
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePath
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+Kind = Literal["restored", "measurement", "clean", "rows"]
+KINDS: tuple[Kind, ...] = ("restored", "measurement", "clean", "rows")
+Record = dict[str, Any]
+PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"})
+
+# What may change between a run and its resumption: nothing that a restored image or a metric depends on.
+_FREE = ("config", "run", "trainer", "return_predictions", "ckpt_path", "images", "table")
+_FREE_DATA = ("data.batch_size", "data.num_workers", "data.pin_memory", "data.prefetch_factor", "data.persistent_workers")
+_BOUND = ("trainer.precision",)
+
+# How long a new run waits for what is left of a killed one: its other ranks stop after their current batch.
+_PATIENCE_SECONDS = 60.0
+
+
+class RunError(RuntimeError):
+    """A run folder that cannot be used or written; the message is one line and names the remedy."""
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Images in [-1, 1], any shape, as the nearest of the 256 levels that a PNG holds (uint8)."""
+    return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that, whatever happens, it is there whole or not at all.
+
+    Raises:
+        RunError: when the disk is full, the folder unwritable or the like; no partial file stays behind.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise _write_error(path, error) from error
+
+
+def encode_png(image: Tensor) -> bytes:
+    """A picture as PNG.
+
+    Args:
+        image: (C, H, W) uint8; one channel gives a grey picture, three a coloured one, any other number grey ones side by side.
+    """
+    from PIL import Image
+
+    image = image.cpu()
+    if image.shape[0] not in (1, 3):
+        image = torch.cat(list(image), dim=-1)[None]
+    array = image[0].numpy() if image.shape[0] == 1 else image.permute(1, 2, 0).numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def read_png(path: Path) -> Tensor:
+    """A picture as (3, H, W) uint8, or (1, H, W) when it is grey."""
+    import numpy as np
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        array = np.array(picture if picture.mode == "L" else picture.convert("RGB"))
+    return torch.from_numpy(array).reshape(*array.shape[:2], -1).permute(2, 0, 1)
+
+
+class RunFolder:
+    """The folder of one run. Rank 0 calls `open`, every other rank `join`; then all write into it.
+
+    Args:
+        name: the run's name; the folder is root/name.
+        root: the folder that holds all runs.
+        overwrite: delete the results that the folder holds, and start anew.
+        resume: go on even if the folder holds a finished run, computing only what is missing. An unfinished run needs no such
+            word: the same command resumes it.
+    """
+
+    def __init__(self, name: str, root: str = "runs", overwrite: bool = False, resume: bool = False) -> None:
+        self.path = Path(root) / name
+        self.overwrite = overwrite
+        self.resume = resume
+        self.rank = 0
+        self._lock: int | None = None
+        self._records: io.TextIOWrapper | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Open files and locks belong to a process: a copy that is sent to another one joins there.
+        return {**vars(self), "_lock": None, "_records": None}
+
+    def open(self, config: str) -> None:
+        """Make or resume the folder, before any long work. For rank 0 alone.
+
+        Args:
+            config: the resolved configuration as YAML; stored beside the results.
+
+        Raises:
+            RunError: when another run uses the folder, it holds a finished run or one of another configuration, or it cannot be
+                written to.
+        """
+        self._make(self.path)
+        self._acquire()
+        try:
+            self._claim(config)
+        except BaseException:
+            self.close()
+            raise
+
+    def join(self, rank: int) -> None:
+        """Enter the folder that rank 0 has opened: for the other ranks, after a barrier. Does nothing the second time.
+
+        Raises:
+            RunError: when the folder is not there, as on a node that does not share the file system.
+        """
+        self.rank = rank
+        if not (self.path / "config.yaml").is_file():
+            raise RunError(
+                f"Rank {rank} does not see the run folder {self.path}: open the run on rank 0 first, on a file system that all "
+                f"nodes share."
+            )
+        if rank > 0 and self._lock is None:
+            self._lock = self._open_lock()
+            self._take(start=rank, length=1, patience=_PATIENCE_SECONDS)
+
+    def close(self) -> None:
+        """Let go of the folder. The end of the process does the same."""
+        if self._records is not None:
+            self._records.close()
+            self._records = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+            _held.discard(self.path.resolve())
+
+    # Writing
+
+    def file(self, kind: Kind, index: int, name: str) -> Path:
+        """The path of an image's picture, named by its index and its source's name: restored/00007_astronaut.png."""
+        stem = PurePath(name).stem if PurePath(name).suffix.lower() in PICTURES else PurePath(name).name
+        slug = re.sub(r"[^A-Za-z0-9.-]+", "-", stem).strip("-.")[:80]
+        return self.path / kind / (f"{index:05d}_{slug}.png" if slug else f"{index:05d}.png")
+
+    def make(self, kind: Kind) -> None:
+        """Make the folder for a kind of pictures. Raises RunError when it cannot be made."""
+        self._make(self.path / kind)
+
+    def write_image(self, kind: Kind, index: int, name: str, image: Tensor) -> Path:
+        """Write a picture, (C, H, W) in [-1, 1] or uint8. Raises RunError when it cannot be written."""
+        path = self.file(kind, index, name)
+        if not path.parent.is_dir():
+            self.make(kind)
+        write_whole(path, encode_png(image if image.dtype == torch.uint8 else to_uint8(image)))
+        return path
+
+    def append(self, records: Iterable[Record]) -> None:
+        """Note images as finished, on disk when this returns; each record holds at least `index` and `name`.
+
+        Raises:
+            RunError: when the disk is full or the like; or when rank 0 has died, since nobody would collect this rank's work.
+        """
+        if self.rank > 0 and self._lock is not None and self._try_lock(start=0, length=1) == "taken":
+            raise RunError(
+                f"Rank 0 of the run in {self.path} has ended, so rank {self.rank} stops too: start the command again."
+            )
+        path = self.path / "records" / f"{self.rank:05d}.jsonl"
+        try:
+            if self._records is None:
+                self._records = _open_lines(path)
+            self._records.write("".join(json.dumps(record) + "\n" for record in records))
+            self._records.flush()
+            os.fsync(self._records.fileno())
+        except OSError as error:
+            raise _write_error(path, error) from error
+
+    # Reading
+
+    def finished(self) -> dict[int, Record]:
+        """The records of all finished images by index. They grow with the work: ranks read them between two barriers."""
+        records: dict[int, Record] = {}
+        for path in sorted((self.path / "records").glob("*.jsonl")):
+            records.update({record["index"]: record for record in _read_lines(path)})
+        if (self.path / "restored").is_dir():
+            pictures = set(os.listdir(self.path / "restored"))
+            records = {
+                index: record
+                for index, record in records.items()
+                if "failed" in record or self.file("restored", index, record["name"]).name in pictures
+            }
+        return dict(sorted(records.items()))
+
+    # The parts of open
+
+    def _claim(self, config: str) -> None:
+        done, kept = self.path / "metrics.json", self.path / "config.yaml"
+        if self.overwrite:
+            self._clear()
+        if done.exists() and not self.resume:
+            raise RunError(
+                f"{self.path} already holds a finished run: choose another run.name, or set run.overwrite to true to replace "
+                f"it, or run.resume to true to compute what it lacks."
+            )
+        if kept.exists():
+            differences = _differences(kept.read_text(encoding="utf-8"), config)
+            if differences:
+                raise RunError(
+                    f"{self.path} holds a run of another configuration ({'; '.join(differences)}): choose another run.name, or "
+                    f"set run.overwrite to true to replace it."
+                )
+        elif any((self.path / part).exists() for part in (*KINDS, "records", "metrics.json")):
+            raise RunError(
+                f"{self.path} holds results without their config.yaml, which cannot be resumed: choose another run.name, or "
+                f"set run.overwrite to true to replace them."
+            )
+        for stale in self.path.rglob(".*.tmp"):
+            stale.unlink(missing_ok=True)
+        # Until the end it is unfinished again; the records still hold every number.
+        done.unlink(missing_ok=True)
+        write_whole(kept, config.encode())
+        self._make(self.path / "records")
+
+    def _clear(self) -> None:
+        """Delete what a run writes and nothing else, the configuration last."""
+        try:
+            for part in (*KINDS, "records"):
+                if (self.path / part).is_dir():
+                    shutil.rmtree(self.path / part)
+            for part in ("metrics.json", "metrics.csv", "grid.png", "config.yaml"):
+                (self.path / part).unlink(missing_ok=True)
+        except OSError as error:
+            raise RunError(f"Could not delete the old results in {self.path} ({error.strerror}): delete the folder.") from error
+
+    def _make(self, folder: Path) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(
+                f"Could not make the folder {folder} ({error.strerror}): set run.root to a folder you can write to."
+            ) from error
+
+    # The lock
+
+    def _acquire(self) -> None:
+        if self.path.resolve() in _held:  # record locks do not see a second run of the same process
+            raise RunError(self._busy(f"process {os.getpid()} on {socket.gethostname()}"))
+        self._lock = self._open_lock()
+        if not self._take(start=0, length=1, patience=0.5):
+            holder = os.pread(self._lock, 200, 0).decode(errors="replace").strip()
+            os.close(self._lock)
+            self._lock = None
+            raise RunError(self._busy(holder or "another process"))
+        _held.add(self.path.resolve())
+        if not self._take(start=1, length=0, patience=_PATIENCE_SECONDS):
+            self.close()
+            raise RunError(self._busy("what is left of a killed run, which stops after its current batch"))
+        self._unlock(start=1, length=0)
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+
+    def _busy(self, holder: str) -> str:
+        return f"{self.path} is in use by {holder}: wait for it to end, or choose another run.name."
+
+    def _open_lock(self) -> int:
+        try:
+            return os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise _write_error(self.path / ".lock", error) from error
+
+    def _take(self, start: int, length: int, patience: float) -> bool:
+        """Lock bytes of the lock file (length 0: to the end), waiting `patience` seconds at most; tell whether it worked."""
+        deadline = time.monotonic() + patience
+        while (outcome := self._try_lock(start, length, keep=True)) == "busy" and time.monotonic() < deadline:
+            time.sleep(0.1)
+        if outcome == "none":
+            warnings.warn(f"{self.path} lies on a file system without locks: keep two runs out of it yourself.", stacklevel=2)
+        return outcome != "busy"
+
+    def _try_lock(self, start: int, length: int, keep: bool = False) -> Literal["taken", "busy", "none"]:
+        """Try a lock once: taken (and let go again unless `keep`), busy, or there are none on this file system."""
+        assert self._lock is not None
+        try:
+            import fcntl
+
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB, length, start)
+        except ImportError:
+            return "none"
+        except OSError as error:
+            return "busy" if error.errno in (errno.EACCES, errno.EAGAIN) else "none"
+        if not keep:
+            self._unlock(start, length)
+        return "taken"
+
+    def _unlock(self, start: int, length: int) -> None:
+        try:
+            import fcntl
+
+            fcntl.lockf(self._lock or 0, fcntl.LOCK_UN, length, start)
+        except (ImportError, OSError):
+            pass
+
+
+_held: set[Path] = set()
+
+
+def _write_error(path: Path, error: OSError) -> RunError:
+    return RunError(
+        f"Could not write {path} ({error.strerror}): finished images are kept; mend the cause and run the same command again."
+    )
+
+
+def _open_lines(path: Path) -> io.TextIOWrapper:
+    """Open a file of lines for appending; a last line that a kill cut short is closed off."""
+    file = open(path, "a+b")  # noqa: SIM115 - stays open for the run
+    if file.seek(0, os.SEEK_END) > 0:
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) != b"\n":
+            file.write(b"\n")
+    return io.TextIOWrapper(file, encoding="utf-8", write_through=True)
+
+
+def _read_lines(path: Path) -> Iterator[Record]:
+    for line in path.read_bytes().split(b"\n"):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and "index" in record and "name" in record:
+            yield record
+
+
+def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(tree, Mapping) and tree:
+        return {
+            k: v for key, value in tree.items() for k, v in _flatten(value, f"{prefix}.{key}" if prefix else str(key)).items()
+        }
+    return {prefix: tree}
+
+
+def _differences(kept: str, config: str) -> list[str]:
+    """What differs between two configurations in YAML and would change results, at most three, in words."""
+    import yaml
+
+    def relevant(key: str) -> bool:
+        inside = [key == part or key.startswith(part + ".") for part in (*_FREE, *_FREE_DATA)]
+        return key in _BOUND or not any(inside)
+
+    old, new = _flatten(yaml.safe_load(kept) or {}), _flatten(yaml.safe_load(config) or {})
+    keys = [key for key in sorted(old.keys() | new.keys()) if relevant(key) and old.get(key) != new.get(key)]
+    words = [f"{key} is {old.get(key)!r} there, {new.get(key)!r} here" for key in keys[:3]]
+    return [*words, f"and {len(keys) - 3} more"] if len(keys) > 3 else words

@@ -1,0 +1,116 @@
+"""Identities that every operator of a kind must meet, over shapes and dtypes."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cclight.operators.base import SpectralOperator
+from cclight.operators.masks import Box, FreeForm, Inpainting, RandomPixels
+from cclight.operators.pixelwise import AveragePooling, Colorization, Denoising
+from cclight.operators.separable import BicubicDownsampling, GaussianBlur, UniformBlur
+
+SPECTRAL: dict[str, SpectralOperator] = {
+    "bicubic2": BicubicDownsampling(2),
+    "bicubic4": BicubicDownsampling(4),
+    "bicubic8": BicubicDownsampling(8),
+    "pooling2": AveragePooling(2),
+    "pooling4": AveragePooling(4),
+    "gaussian": GaussianBlur(),
+    "gaussian1": GaussianBlur(1.0, 9),
+    "uniform": UniformBlur(),
+    "uniform_even": UniformBlur(4),
+    "box": Inpainting(Box(5)),
+    "random": Inpainting(RandomPixels(0.6)),
+    "free_form": Inpainting(FreeForm()),
+    "colorization": Colorization(),
+    "denoising": Denoising(),
+}
+LINEAR = SPECTRAL
+
+cases = given(
+    height=st.sampled_from([8, 16, 24]),
+    width=st.sampled_from([8, 16, 40]),
+    batch=st.integers(1, 3),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    seed=st.integers(0, 2**31),
+)
+tolerance = {torch.float32: 1e-4, torch.float64: 1e-9}
+
+
+def draw(shape, dtype, seed):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def assert_near(a, b, dtype):
+    assert a.dtype == b.dtype == dtype
+    assert float((a - b).norm()) <= tolerance[dtype] * max(1.0, float(b.norm()))
+
+
+@pytest.mark.parametrize("name", LINEAR)
+@settings(max_examples=8, deadline=None)
+@cases
+def test_the_adjoint_passes_the_dot_product_test(name, height, width, batch, dtype, seed):
+    operator = LINEAR[name]
+    x = draw((batch, 3, height, width), dtype, seed)
+    hx = operator(x)
+    y = draw(hx.shape, dtype, seed + 1)
+    left, right = (hx * y).sum(), (x * operator.adjoint(y)).sum()
+    assert abs(float(left - right)) <= tolerance[dtype] * float(x.norm() * y.norm())
+
+
+@pytest.mark.parametrize("name", LINEAR)
+@settings(max_examples=8, deadline=None)
+@cases
+def test_p_is_the_orthogonal_projector_of_the_pseudoinverse(name, height, width, batch, dtype, seed):
+    operator = LINEAR[name]
+    x = draw((batch, 3, height, width), dtype, seed)
+    z = draw(x.shape, dtype, seed + 1)
+    y = draw(operator(x).shape, dtype, seed + 2)
+    px = operator.project(x)
+    assert px.shape == x.shape
+    assert_near(operator.project(px), px, dtype)  # P² = P
+    assert abs(float((px * z).sum() - (x * operator.project(z)).sum())) <= tolerance[dtype] * float(
+        x.norm() * z.norm()
+    )  # Pᵀ = P
+    assert_near(operator.pinv(operator(x)), px, dtype)  # H⁺ H = P
+    assert_near(operator(px), operator(x), dtype)  # H H⁺ H = H
+    inverse = operator.pinv(y)
+    assert_near(operator.pinv(operator(inverse)), inverse, dtype)  # H⁺ H H⁺ = H⁺
+    back = operator(inverse)  # H H⁺ is symmetric
+    other = draw(y.shape, dtype, seed + 3)
+    both = float((back * other).sum()), float((y * operator(operator.pinv(other))).sum())
+    assert abs(both[0] - both[1]) <= tolerance[dtype] * float(y.norm() * other.norm())
+
+
+@pytest.mark.parametrize("name", SPECTRAL)
+@settings(max_examples=8, deadline=None)
+@cases
+def test_the_spectrum_is_the_singular_value_decomposition(name, height, width, batch, dtype, seed):
+    operator = SPECTRAL[name]
+    x = draw((batch, 3, height, width), dtype, seed)
+    z = operator.spectral(x)
+    assert z.shape == x.shape
+    assert_near(operator.from_spectral(z), x, dtype)  # V Vᵀ = I
+    assert_near(z.norm(), x.norm(), dtype)  # and Vᵀ keeps lengths
+    assert_near(operator.spectral(operator.from_spectral(x)), x, dtype)  # Vᵀ V = I
+    s = operator.singular_values(x.shape[1:])
+    assert s.dtype == torch.float64
+    assert s.dim() == 3
+    assert (s >= 0).all()
+    s = s.to(dtype)
+    assert_near(operator.from_spectral(s**2 * z), operator.adjoint(operator(x)), dtype)  # Hᵀ H = V S² Vᵀ
+    assert_near(operator.from_spectral((s > 0) * z), operator.project(x), dtype)  # P = V [s > 0] Vᵀ
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_copies_and_pickles_compute_the_same(name):
+    operator = LINEAR[name]
+    x = draw((1, 3, 16, 24), torch.float32, 0)
+    y = operator(x)
+    assert torch.equal(copy.deepcopy(operator)(x), y)
+    assert torch.equal(pickle.loads(pickle.dumps(operator))(x), y)
+    assert not operator.state_dict()

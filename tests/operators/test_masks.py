@@ -1,0 +1,86 @@
+import pytest
+import torch
+from PIL import Image
+
+from cclight.operators.masks import Box, FixedMask, FreeForm, Inpainting, MaskFile, RandomPixels
+
+
+@pytest.mark.parametrize("name", ["op__in2_20ff1", "op__inp_20ff1", "op_flow__inp"])
+def test_agrees_with_the_papers_code(name, load):
+    numbers = load(name)
+    x = numbers["x"]
+    mask = numbers["mask"] if "mask" in numbers else numbers["Hx"].view(x.shape)[0] != 0
+    operator = Inpainting(FixedMask(mask))
+    y = operator(x)
+    if name == "op__inp_20ff1":  # this one lists the kept pixels
+        assert torch.equal(torch.sort(y[y != 0]).values, torch.sort(numbers["Hx"].flatten()).values)
+    else:
+        assert torch.equal(y.flatten(1), numbers["Hx"])
+    if name == "op__in2_20ff1":
+        assert torch.equal(operator.pinv(numbers["y_random"].view(x.shape)).flatten(1), numbers["pinv_y_random"])
+    assert torch.equal(operator.pinv(y).flatten(1), numbers["pinv_Hx"])
+    assert torch.equal(operator.project(x).flatten(1), numbers["pinv_Hx"])
+
+
+def test_box_is_where_it_was_asked_for():
+    kept = Box(2)((3, 6, 8))
+    assert kept.shape == (1, 6, 8)
+    assert (~kept[0]).nonzero().tolist() == [[2, 3], [2, 4], [3, 3], [3, 4]]
+    assert (~Box(1, centre=(0, 7))((3, 6, 8))[0]).nonzero().tolist() == [[0, 7]]
+    with pytest.raises(ValueError, match=r"7×7 pixels centred on .* does not fit into images of 6×8"):
+        Box(7)((3, 6, 8))
+    with pytest.raises(ValueError, match="size >= 1"):
+        Box(0)
+
+
+def test_random_pixels_miss_the_fraction_asked_for():
+    kept = RandomPixels(0.7, seed=1)((3, 20, 30))
+    assert int((~kept).sum()) == 420
+    assert torch.equal(kept, RandomPixels(0.7, seed=1)((3, 20, 30)))
+    assert not torch.equal(kept, RandomPixels(0.7, seed=2)((3, 20, 30)))
+    with pytest.raises(ValueError, match="between 0 and 1, got 1"):
+        RandomPixels(1.0)
+
+
+@pytest.mark.parametrize("missing", [0.1, 0.2, 0.4])
+def test_free_form_is_the_same_picture_at_any_size(missing):
+    small, large = FreeForm(missing)((3, 64, 64)), FreeForm(missing)((3, 128, 192))
+    for kept in (small, large):
+        assert abs(float((~kept).float().mean()) - missing) < 0.025
+        border = kept.clone()
+        border[:, kept.shape[1] // 8 : -(kept.shape[1] // 8), kept.shape[2] // 8 : -(kept.shape[2] // 8)] = True
+        assert border.all()
+    shrunk = torch.nn.functional.interpolate(large[None].float(), (64, 64), mode="area")[0] > 0.5
+    assert (shrunk == small).float().mean() > 0.97
+    assert not torch.equal(small, FreeForm(missing, seed=1)((3, 64, 64)))
+    with pytest.raises(ValueError, match=r"\(0, 0.4\], got 0.9"):
+        FreeForm(0.9)
+
+
+def test_a_mask_file_keeps_what_is_white(tmp_path):
+    picture = Image.new("RGB", (8, 6), "white")
+    picture.putpixel((3, 2), (0, 0, 0))
+    picture.putpixel((4, 2), (100, 100, 100))
+    picture.save(tmp_path / "mask.png")
+    mask = MaskFile(str(tmp_path / "mask.png"))
+    assert (~mask((3, 6, 8))[0]).nonzero().tolist() == [[2, 3], [2, 4]]
+    with pytest.raises(ValueError, match=r"mask.png is 1×6×8 .* the images are 3×8×6"):
+        Inpainting(mask).check_images((3, 8, 6))
+    (tmp_path / "text.png").write_text("not an image")
+    with pytest.raises(ValueError, match=r"text.png is not a readable image"):
+        MaskFile(str(tmp_path / "text.png"))
+    with pytest.raises(FileNotFoundError, match=r"none.png: give the path"):
+        MaskFile(str(tmp_path / "none.png"))
+
+
+def test_channels_can_have_masks_of_their_own():
+    kept = torch.rand(3, 4, 5, generator=torch.Generator().manual_seed(0)) > 0.5
+    x = torch.ones(2, 3, 4, 5)
+    assert torch.equal(Inpainting(FixedMask(kept))(x), kept.float().expand(2, 3, 4, 5))
+    with pytest.raises(ValueError, match="the images are 1×4×5"):
+        Inpainting(FixedMask(kept))(torch.ones(1, 1, 4, 5))
+
+
+def test_without_a_mask_it_takes_images_of_any_size():
+    for shape in ((1, 3, 16, 16), (1, 3, 40, 24)):
+        assert 0.1 < float((Inpainting()(torch.ones(shape)) == 0).float().mean()) < 0.3

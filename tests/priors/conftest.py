@@ -1,0 +1,27 @@
+"""Weights by the golden folder's recipe: the same numbers wherever they are made."""
+
+import zlib
+
+import pytest
+import torch
+from torch import nn
+
+
+def weight(key, shape):
+    u = 2 * torch.rand(shape, generator=torch.Generator().manual_seed(zlib.crc32(key.encode()))) - 1
+    if len(shape) >= 2:
+        fan_in = torch.Size(shape[1:]).numel()
+        value = 1.7 * u / fan_in**0.5
+    else:
+        value = 1 + 0.1 * u if key.endswith("weight") else 0.1 * u
+    return value.half()
+
+
+@pytest.fixture(scope="session")
+def recipe_weights():
+    """A function of a network that gives its state_dict by the recipe, in float16 (which the recipe's numbers are exact in)."""
+
+    def fill(network: nn.Module) -> dict[str, torch.Tensor]:
+        return {key: weight(key, tuple(value.shape)) for key, value in network.state_dict().items()}
+
+    return fill

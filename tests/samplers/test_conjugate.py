@@ -1,0 +1,272 @@
+"""C-ΠGDM and C-ΠGFM against the paper's code, the guided ODE itself, and DDIM."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torchdiffeq import odeint
+
+from cclight import (
+    BicubicDownsampling,
+    Conjugate,
+    Epsilon,
+    GaussianMixture,
+    Inpainting,
+    OTPath,
+    Sample,
+    Velocity,
+    VPPath,
+)
+from cclight.guidance import gamma
+from cclight.operators.base import Operator
+from cclight.operators.masks import Box
+from cclight.priors.base import Prior
+from cclight.samplers.coefficients import conjugate_table, quadrature
+from cclight.samplers.timesteps import timesteps
+from tests.samplers.golden import cases, relative
+
+DIFFUSION = "cpgdm__*"
+FLOW = "flow_conjv2__*"
+
+
+def sampler_of(settings: dict) -> Conjugate:
+    if "skip_t" in settings:
+        return Conjugate(settings["n_steps"], settings["w"], settings["B"], settings["skip_t"])
+    return Conjugate(settings["n_steps"], settings["w"], settings["lam"], settings["t_start"], settings["t_end"])
+
+
+@pytest.mark.parametrize("pattern", [DIFFUSION, FLOW])
+def test_agrees_with_the_papers_code_in_float64(golden, pattern):
+    for case in cases(golden, pattern):
+        result = sampler_of(case.settings).sample(case.prior, case.operator, case.y, case.noises[0])
+        if pattern == FLOW:
+            expected, tolerance = case.expected("x_final_fixed64"), 2e-5
+        elif "x_final_p64" in case.data:
+            expected, tolerance = case.expected("x_final_p64"), 2e-5
+        else:
+            expected, tolerance = case.expected("x_final_cont"), 3e-3
+        assert relative(result.image, expected) < tolerance, case.name
+        assert result.nfe == case.settings["n_steps"]
+
+
+@pytest.mark.parametrize("pattern", [DIFFUSION, FLOW])
+def test_float32_agrees_with_float64(golden, pattern):
+    for case in cases(golden, pattern):
+        sampler = sampler_of(case.settings | {"w": 15.0})
+        exact = sampler.sample(case.prior, case.operator, case.y, case.noises[0]).image
+        single = sampler.sample(case.prior.float(), case.operator, case.y.float(), case.noises[0].float()).image
+        assert single.dtype == torch.float32
+        assert relative(single, exact) < 1e-4, case.name
+
+
+def test_float32_survives_an_early_start_where_the_global_form_does_not(golden):
+    (case,) = cases(golden, "cpgdm__bicubic4__w15*")
+    for t_start in (0.0, 0.2):
+        sampler = Conjugate(steps=5, guidance=15.0, t_start=t_start)
+        exact = sampler.sample(case.prior, case.operator, case.y, case.noises[0]).image
+        single = sampler.sample(case.prior, case.operator, case.y.float(), case.noises[0].float()).image
+        assert relative(single, exact) < 1e-4
+
+
+def test_table_agrees_with_the_papers_integrals(golden):
+    """The increments of the global integrals, brought back into the local form."""
+    for case in cases(golden, DIFFUSION):
+        if not case.operator.__class__.__name__.startswith("Bicubic"):
+            continue
+        path, w, lam = VPPath(), case.settings["w"], case.settings["lam"]
+        times = timesteps(path, case.settings["n_steps"], case.settings["t_start"], case.settings["t_end"])
+        table = conjugate_table(path, Epsilon(), times, _projector_gain, "alpha2", w, lam, 1)
+        b_vp = -2 * path.alpha(times).log()
+        a, b = lam * times + b_vp / 2, -w * b_vp / 2
+        back = torch.stack([-a[1:], -a[1:] - b[1:]], dim=1).exp()  # null space, range
+        target = torch.from_numpy(case.data["exact_Phiy"]).diff()[:, None] * back[:, 1:]
+        assert relative(table.target[:, 1:], target) < 1e-4
+        outer = torch.from_numpy(case.data["exact_Phis"]).diff(dim=0)
+        network = torch.stack([outer[:, 0], outer.sum(1)], dim=1) * back
+        assert relative(table.network, network) < 1e-4
+
+
+def _projector_gain(variance: Tensor) -> Tensor:
+    return torch.tensor([0.0, 1.0], dtype=torch.float64).expand(len(variance), 2)
+
+
+def test_table_meets_its_closed_forms():
+    """λ = 0 on VP with ε: the integrals from the first time on are elementary functions of σ/α and b."""
+    path, w = VPPath(), 15.0
+    times = timesteps(path, 5, 0.6, 0.999)
+    table = conjugate_table(path, Epsilon(), times, _projector_gain, "alpha2", w, 0.0, 1)
+    ratio, alpha, sigma = path.ratio(times), path.alpha(times), path.sigma(times)
+    b = w * alpha.log()  # -w b_VP / 2
+    # Null space: ẋ = p x + q N has x/α + ... so the coefficient of ε is α' (ρ' - ρ): DDIM.
+    torch.testing.assert_close(table.network[:, 0], alpha[1:] * ratio.diff(), rtol=1e-11, atol=0)
+    torch.testing.assert_close(table.x[:, 0], alpha[1:] / alpha[:-1], rtol=1e-12, atol=0)
+    # Range: ∫ e^{a+b} γ s = e^{b'} - e^{b} in the frame of t = 0, brought back by e^{-a' - b'} with a = b_VP/2 = -ln α.
+    expected = alpha[1:] * (-torch.expm1(b[:-1] - b[1:]))
+    torch.testing.assert_close(table.target[:, 1], expected, rtol=1e-11, atol=0)
+    # VJP on the null space: w (artanh σ - σ).
+    expected = alpha[1:] * (w * (torch.atanh(sigma) - sigma)).diff()
+    torch.testing.assert_close(table.vjp[:, 0], expected, rtol=1e-9, atol=0)
+
+
+def test_quadrature_integrates_polynomials_exactly():
+    nodes, weights, cumulative = quadrature(16)
+    for power in range(15):
+        torch.testing.assert_close(weights @ nodes**power, torch.tensor(1 / (power + 1), dtype=torch.float64))
+        torch.testing.assert_close(cumulative @ nodes**power, nodes ** (power + 1) / (power + 1), rtol=1e-10, atol=1e-13)
+
+
+class Counting(Prior):
+    """Counts forward calls of a prior and refuses a second backward pass."""
+
+    def __init__(self, prior: Prior) -> None:
+        super().__init__(prior.path, prior.parameterization)
+        self.prior, self.channels, self.calls, self.backward = prior, prior.channels, 0, 0
+        self.image_shape = prior.image_shape
+
+    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
+        self.calls += 1
+        output = self.prior(x_t, t)
+        output.register_hook(self._count)
+        return output
+
+    def _count(self, gradient: Tensor) -> None:
+        self.backward += 1
+
+
+def smooth_mixture(path, parameterization, seed: int = 0) -> GaussianMixture:
+    generator = torch.Generator().manual_seed(seed)
+    means = 0.5 * torch.randn(3, 1, 8, 8, generator=generator, dtype=torch.float64)
+    return GaussianMixture(
+        means, torch.tensor([0.3, 0.4, 0.5]).double() ** 2, path=path, parameterization=parameterization
+    )
+
+
+def problem(prior: GaussianMixture, operator: Operator, batch: int = 2) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    clean = prior.sample(batch, generator)
+    return operator(clean), torch.randn(clean.shape, generator=generator, dtype=torch.float64)
+
+
+SETTINGS = [
+    (VPPath(), Epsilon()),
+    (VPPath(), Velocity()),
+    (VPPath(), Sample()),
+    (OTPath(), Velocity()),
+    (OTPath(), Sample()),
+    (OTPath(), Epsilon()),
+]
+
+
+@pytest.mark.parametrize(("path", "parameterization"), SETTINGS)
+@pytest.mark.parametrize("order", [1, 2])
+def test_one_network_call_and_one_vjp_a_step(path, parameterization, order):
+    prior = Counting(smooth_mixture(path, parameterization))
+    operator = BicubicDownsampling(4)
+    y, noise = problem(prior.prior, operator)
+    result = Conjugate(steps=7, t_start=0.4, order=order).sample(prior, operator, y, noise)
+    assert (prior.calls, prior.backward, result.nfe) == (7, 7, 7)
+    assert result.trajectory is None
+    assert not result.image.requires_grad
+    assert result.image.isfinite().all()
+
+
+def guided_ode(prior: GaussianMixture, operator: Operator, y: Tensor, x: Tensor, times: Tensor, schedule, w) -> Tensor:
+    """The guided ODE integrated to 1e-9 by torchdiffeq: the answer that every sampler must approach."""
+    path, parameterization = prior.path, prior.parameterization
+    pinv_y = operator.pinv(y)
+
+    def velocity(t: Tensor, x: Tensor) -> Tensor:
+        s, o = parameterization.coefficients(path, t)
+        p, q = parameterization.drift(path, t)
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            network = prior(x, t.expand(x.shape[0]))
+        residual = pinv_y - operator.project(s * x.detach() + o * network.detach())
+        (vjp,) = torch.autograd.grad(network, x, residual)
+        return p * x.detach() + q * network.detach() + gamma(schedule, w, path, t) * (s * residual + o * vjp)
+
+    return odeint(velocity, x, times[[0, -1]], rtol=1e-9, atol=1e-9)[-1]
+
+
+@pytest.mark.parametrize(("path", "parameterization"), SETTINGS)
+@pytest.mark.parametrize("schedule", ["alpha2", "constant", "inverse_variance"])
+def test_converges_to_the_guided_ode(path, parameterization, schedule):
+    prior, operator = smooth_mixture(path, parameterization), Inpainting(Box(4))
+    y, noise = problem(prior, operator)
+    errors = []
+    for steps in (20, 160):
+        sampler = Conjugate(steps, guidance=2.0, lam=0.3, t_start=0.4, t_end=0.95, schedule=schedule)
+        times = timesteps(path, steps, 0.4, 0.95)
+        start = path.alpha(times[0]) * operator.pinv(y) + path.sigma(times[0]) * noise
+        exact = guided_ode(prior, operator, y, start, times, schedule, 2.0)
+        errors.append(relative(sampler.sample(prior, operator, y, noise).image, exact))
+    assert errors[1] < 0.02
+    assert errors[1] < errors[0] / 3  # first order, eight times the steps; the grid is still coarse for the stiffest
+
+
+@pytest.mark.parametrize(("path", "parameterization"), SETTINGS[:4])
+def test_second_order_converges_at_second_order(path, parameterization):
+    prior, operator = smooth_mixture(path, parameterization), BicubicDownsampling(4)
+    y, noise = problem(prior, operator)
+    errors = []
+    for steps in (40, 160):
+        sampler = Conjugate(steps, guidance=2.0, lam=0.3, t_start=0.4, t_end=0.95, order=2)
+        times = timesteps(path, steps, 0.4, 0.95)
+        start = path.alpha(times[0]) * operator.pinv(y) + path.sigma(times[0]) * noise
+        exact = guided_ode(prior, operator, y, start, times, "alpha2", 2.0)
+        errors.append(relative(sampler.sample(prior, operator, y, noise).image, exact))
+    order = torch.log(torch.tensor(errors[0] / errors[1])) / torch.log(torch.tensor(4.0))
+    assert order > 1.8
+
+
+def test_without_guidance_it_is_ddim(golden):
+    (case,) = cases(golden, "cpgdm__bicubic4__w15*")
+    prior, path = case.prior, case.prior.path
+    result = Conjugate(steps=5, guidance=0.0).sample(prior, case.operator, case.y, case.noises[0])
+    times = timesteps(path, 5, 0.6, None)
+    alpha, sigma = path.alpha(times), path.sigma(times)
+    x = alpha[0] * case.operator.pinv(case.y) + sigma[0] * case.noises[0]
+    for n in range(5):
+        epsilon = prior(x, times[n].expand(x.shape[0]))
+        x_0 = (x - sigma[n] * epsilon) / alpha[n]
+        x = alpha[n + 1] * x_0 + sigma[n + 1] * epsilon
+    torch.testing.assert_close(result.image, x, rtol=1e-10, atol=1e-10)
+
+
+def test_tables_are_computed_once():
+    prior, operator = smooth_mixture(VPPath(), Epsilon()), BicubicDownsampling(4)
+    y, noise = problem(prior, operator)
+    sampler = Conjugate()
+    sampler.sample(prior, operator, y, noise)
+    before = dict(sampler._tables)
+    sampler.sample(prior, operator, y[:1], noise[:1])
+    assert list(sampler._tables.values())[0] is list(before.values())[0]
+    assert len(sampler._tables) == 1
+
+
+def test_trajectory_is_kept_where_asked_for():
+    prior, operator = smooth_mixture(VPPath(), Epsilon()), BicubicDownsampling(4)
+    y, noise = problem(prior, operator)
+    result = Conjugate(steps=4).sample(prior, operator, y, noise, keep_trajectory=True)
+    assert result.trajectory is not None
+    assert len(result.trajectory) == 4
+    assert result.trajectory[-1] is result.image
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"t_start": 1.0}, "0 <= t_start < t_end <= 1, got t_start=1.0"),
+        ({"t_start": 0.9, "t_end": 0.5}, "0 <= t_start < t_end <= 1"),
+        ({"guidance": -1.0}, "guidance is a weight >= 0, got -1.0"),
+        ({"schedule": "beta"}, "Unknown guidance schedule 'beta': choose one of alpha2"),
+        ({"timesteps": "cosine"}, "Unknown spacing of time steps 'cosine': choose one of uniform"),
+        ({"order": 3}, r"order is 1 \(Euler\) or 2"),
+        ({"noise_model": "none"}, "Unknown noise model 'none'"),
+    ],
+)
+def test_bad_settings_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Conjugate(**arguments)
