@@ -174,7 +174,7 @@ class RunFolder:
     def file(self, kind: Kind, index: int, name: str) -> Path:
         """The path of an image's picture, named by its index and its source's name: restored/00007_astronaut.png."""
         stem = PurePath(name).stem if PurePath(name).suffix.lower() in PICTURES else PurePath(name).name
-        slug = re.sub(r"[^A-Za-z0-9.-]+", "-", stem).strip("-.")[:80]
+        slug = re.sub(r"[^\w.-]+", "_", stem).strip("_.")[:60]
         return self.path / kind / (f"{index:05d}_{slug}.png" if slug else f"{index:05d}.png")
 
     def make(self, kind: Kind) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from cclight.data.datamodule import RestorationDataModule
 from cclight.distances import FeatureDistances
 from cclight.metrics import (
     CONSISTENCY,
@@ -143,7 +144,7 @@ class MetricsCallback(Callback):
         if name in self._reasons:
             return {}
         try:
-            return {name: metric(restored, clean.to(restored)).tolist()}
+            return {name: metric(restored, clean.to(restored.device)).tolist()}
         except Unavailable as reason:
             self._reasons[name] = str(reason)
             return {}
@@ -151,8 +152,10 @@ class MetricsCallback(Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "predict":
             return
-        gathered = gather((self.records, self._reasons))
-        times = Counter(index for records, _ in gathered for index in records)
+        data = getattr(trainer, "datamodule", None)
+        left_out = dict(data.left_out) if isinstance(data, RestorationDataModule) else {}
+        gathered = gather((self.records, self._reasons, left_out))
+        times = Counter(index for records, *_ in gathered for index in records)
         twice = sorted(index for index, count in times.items() if count > 1)
         if twice and trainer.is_global_zero:
             warnings.warn(
@@ -161,9 +164,10 @@ class MetricsCallback(Callback):
             )
         self.records = dict(self._resumed)
         reasons: dict[str, str] = {}
-        for records, why in gathered:
+        for records, why, elsewhere in gathered:
             self.records.update(records)
             reasons = {**why, **reasons}
+            left_out.update(elsewhere)
         self.records = dict(sorted(self.records.items()))
         self.summaries = {
             summary.quantity.name: summary for summary in summarize_records(self.quantities, self.records, reasons, self.seed)
@@ -174,7 +178,7 @@ class MetricsCallback(Callback):
             clean = [self.run.file("clean", index, name) for index, name in names.items()]
             self.summaries.update({s.quantity.name: s for s in self.distances.compute(restored, clean)})
         if trainer.is_global_zero:
-            write_results(self.run, self.records, self.summaries)
+            write_results(self.run, self.records, self.summaries, left_out)
 
 
 def summarize_records(
@@ -196,8 +200,20 @@ def summarize_records(
     return [summarize(q, values(q.name), len(kept), reasons.get(q.name), seed) for q in quantities]
 
 
-def write_results(run: RunFolder, records: dict[int, Record], summaries: dict[str, Summary]) -> None:
-    """Write metrics.csv, one line per image, and then metrics.json, which marks the run as finished."""
+def write_results(
+    run: RunFolder, records: dict[int, Record], summaries: dict[str, Summary], left_out: dict[int, str] | None = None
+) -> None:
+    """Write metrics.csv, one line per image, and then metrics.json, which marks the run as finished.
+
+    Args:
+        run: where to.
+        records: by image index.
+        summaries: by the metric's name.
+        left_out: photographs that could not be used, and why, by index.
+
+    Raises:
+        RunError: when they cannot be written.
+    """
     failed = [record for record in records.values() if "failed" in record]
     columns = ["index", "name", *(name for name in summaries if any(name in record for record in records.values()))]
     text = io.StringIO()
@@ -208,6 +224,7 @@ def write_results(run: RunFolder, records: dict[int, Record], summaries: dict[st
     results = {
         "images": len(records),
         "failed": failed,
+        "left_out": [{"index": index, "reason": reason} for index, reason in sorted((left_out or {}).items())],
         "metrics": {name: summary.as_json() for name, summary in summaries.items()},
     }
     content = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

@@ -110,10 +110,7 @@ class RestorationDataModule(pl.LightningDataModule):
         self.source = source
         self.operator = operator
         self.noise_std = noise_std
-        # YAML gives lists where a tuple is meant.
-        self.preprocessing = Preprocessing(
-            None if measurements or size is None else (size[0], size[1]), resize, multiple, channels
-        )
+        self.preprocessing = Preprocessing(None if measurements else size, resize, multiple, channels)
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
@@ -192,6 +189,6 @@ class RestorationDataModule(pl.LightningDataModule):
         if made != y.shape[1:]:
             raise ValueError(
                 f"{type(operator).__name__} makes measurements of shape {tuple(made)}, and {name[0]} (number {index[0]}) has "
-                f"{tuple(y.shape[1:])} (channels, height, width): set data.channels to 1 or 3, or choose the operator that made it."
+                f"{tuple(y.shape[1:])} (channels, height, width): set data.channels, or choose the operator that made it."
             )
         return tuple(x.shape[1:])

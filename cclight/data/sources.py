@@ -213,14 +213,12 @@ class HFDataset(Source):
 
     @cached_property
     def _rows(self) -> Any:
-        """The data set, with one column, `image`, left encoded."""
+        """The data set with the column of images alone, left encoded."""
         from datasets import Image as ImageFeature
 
         dataset = self._open()
         column = self._column(dataset.features)
-        return (
-            dataset.select_columns([column]).rename_columns({column: "image"}).cast_column("image", ImageFeature(decode=False))
-        )
+        return dataset.select_columns([column]).cast_column(column, ImageFeature(decode=False))
 
     def _open(self) -> Any:
         import datasets
@@ -289,11 +287,13 @@ class HFDataset(Source):
         else:
             # `iter(batch_size)`, not `iter()`: the latter gives each DataLoader worker other shards, and who would number them?
             for batch in self._rows.iter(batch_size=16):
-                for cell in batch["image"]:
+                (column,) = batch.values()
+                for cell in column:
                     yield partial(_same, cell)
 
     def _cell(self, index: int) -> Any:
-        return self._rows[index]["image"]
+        (cell,) = self._rows[index].values()
+        return cell
 
     def __iter__(self) -> Iterator[Entry]:
         for index, cell in enumerate(self._cells()):
@@ -330,9 +330,9 @@ def _decode(place: str, read: Callable[[], Image.Image]) -> Image.Image:
         UnreadableImage: naming the place.
     """
     try:
-        image = read()
-        image.load()
-        return _rgb(ImageOps.exif_transpose(image))
+        with read() as image:
+            image.load()
+            return _rgb(ImageOps.exif_transpose(image))
     except Exception as error:  # Pillow meets broken files with OSError, SyntaxError, ValueError, struct.error and more
         raise UnreadableImage(f"{place} cannot be read as an image ({type(error).__name__}: {_line(error)})") from error
 

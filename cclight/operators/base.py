@@ -11,9 +11,13 @@ Capability is a type. A sampler names the least it needs, and the error names it
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor, nn
+
+from cclight.operators.conjugate_gradients import least_squares
 
 
 class Operator(nn.Module, ABC):
@@ -58,17 +62,61 @@ class Operator(nn.Module, ABC):
 
 
 class LinearOperator(Operator):
-    """An operator with H(a x + b z) = a H x + b H z."""
+    """An operator with H(a x + b z) = a H x + b H z. A subclass needs to give `forward` alone.
 
-    @abstractmethod
+    Then Hᵀ comes from automatic differentiation, and H⁺ from conjugate gradients, which take one H and one Hᵀ an iteration.
+    Where y has another shape than the image, give `image_shape` too.
+
+    Attributes:
+        tolerance: conjugate gradients are done with an image at ||Hᵀ (y - H x)|| <= tolerance · ||Hᵀ y||.
+        max_iterations: where they stop at the latest, with a warning.
+    """
+
+    tolerance: float = 1e-5
+    max_iterations: int = 200
+
+    def image_shape(self, measurement_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape (C, H, W) of the image whose measurement has this shape, without the batch; here the same."""
+        return measurement_shape
+
     def adjoint(self, y: Tensor) -> Tensor:
-        """Hᵀ y, (B, C, H, W): <H x, y> = <x, Hᵀ y>."""
+        """Hᵀ y, (B, C, H, W): <H x, y> = <x, Hᵀ y>. Here the gradient of <H x, y>.
+
+        Raises:
+            ValueError: where `image_shape` does not lead to measurements of y's shape.
+        """
+        keep_graph = torch.is_grad_enabled() and y.requires_grad
+        shape = (y.shape[0], *self.image_shape(tuple(y.shape[1:])))
+        # H is linear: its derivative is the same everywhere, so that zero will do.
+        with torch.inference_mode(False), torch.enable_grad():
+            x = torch.zeros(shape, dtype=y.real.dtype, device=y.device, requires_grad=True)
+            hx = self(x)
+            if hx.shape != y.shape:
+                raise ValueError(
+                    f"{type(self).__name__} turns images {shape} into {tuple(hx.shape)}, not into the given {tuple(y.shape)}: "
+                    "give it a method image_shape, or an adjoint."
+                )
+            (product,) = torch.autograd.grad(hx, x, y, create_graph=keep_graph)
+        return product
+
+    def pinv(self, y: Tensor) -> Tensor:
+        """H⁺ y, back in image shape (B, C, H, W); here by conjugate gradients, from any y, also outside the range of H."""
+        solution = least_squares(self, self.adjoint, y, self.tolerance, self.max_iterations)
+        worst = float(solution.residual.max())
+        if worst > self.tolerance:
+            warnings.warn(
+                f"{type(self).__name__}: conjugate gradients stopped after {solution.iterations} iterations at a residual of "
+                f"{worst:.1e}, short of the tolerance {self.tolerance:.1e}: raise max_iterations or the tolerance.",
+                stacklevel=2,
+            )
+        return solution.x
 
 
 class SpectralOperator(LinearOperator):
     """A linear operator whose singular value decomposition H = U S Vᵀ is cheap to apply.
 
     V is a full orthonormal basis of image space, so the spectrum z = Vᵀ x has the image's shape (B, C, H, W).
+    H⁺ = V S⁻² Vᵀ Hᵀ and P = V [S > 0] Vᵀ follow; override them where there is a faster way.
     """
 
     @abstractmethod
@@ -86,3 +134,11 @@ class SpectralOperator(LinearOperator):
         Returns:
             s in float64 on the CPU, broadcastable against `spectral(x)` of such images: three dimensions, without the batch.
         """
+
+    def pinv(self, y: Tensor) -> Tensor:
+        z = self.spectral(self.adjoint(y))
+        s = self.singular_values(tuple(z.shape[1:]))
+        return self.from_spectral(s.masked_fill(s == 0, torch.inf).pow(-2).to(z) * z)
+
+    def project(self, x: Tensor) -> Tensor:
+        return self.from_spectral((self.singular_values(tuple(x.shape[1:])) > 0).to(x) * self.spectral(x))

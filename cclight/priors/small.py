@@ -131,6 +131,7 @@ def save(network: SmallUNet, path: Path, note: str = "") -> None:
     metadata = {"format": FORMAT, "widths": str(network.widths)[1:-1], "depths": str(network.depths)[1:-1], "note": note}
     temporary = path.with_name(path.name + ".part")
     save_file({k: v.detach().half().cpu().contiguous() for k, v in network.state_dict().items()}, temporary, metadata)
+    temporary.chmod(0o644)  # safetensors makes files that only their owner can read
     temporary.replace(path)
 
 

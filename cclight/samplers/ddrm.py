@@ -7,8 +7,8 @@ standard deviation σ_y/s_i. From t to s, with ε̂ = (x_t - α_t x̂_0)/σ_t an
     σ_s/α_s < σ_y/s_i:  x̄_s = α_s x̂_0 + σ_s [ √(1 - η²) (ȳ - x̂_0) s_i/σ_y + η z ]                 cleaner
     s_i = 0:            x̄_s = α_s x̂_0 + σ_s [ √(1 - η²) ε̂ + η z ]                                 not measured
 
-It starts from x̄ = α ȳ + √(σ² - (α σ_y/s_i)²) z where the measurement is cleaner than the start, and from σ z elsewhere. The last
-state, σ_s = 0, is x̂_0 itself when σ_y = 0.
+It starts from x̄ = α ȳ + √(σ² - (α σ_y/s_i)²) z where the measurement is cleaner than the start, and from σ z elsewhere. The
+last state, σ_s = 0, is x̂_0 itself when σ_y = 0.
 
 Reference:
     Kawar, Elad, Ermon, Song, Denoising Diffusion Restoration Models, NeurIPS 2022 (equations 7-8 and appendix B).

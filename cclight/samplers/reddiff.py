@@ -2,11 +2,11 @@ r"""RED-diff: variational inference, a descent on the image itself with the deno
 
 The posterior is approximated by a point μ, found by Adam on
 
-    ½ v · mean(‖y - H μ‖²) + λ (σ_t/α_t) · mean( sg[ε̂(α_t μ + σ_t ε, t) - ε] · μ ),     ε ~ N(0, I) anew in every step,
+    ½ mean(‖y - H μ‖²) + λ (σ_t/α_t) · mean( sg[ε̂(α_t μ + σ_t ε, t) - ε] · μ ),     ε ~ N(0, I) anew in every step,
 
 sg[·] without gradient, t running from noise to data, one Adam step at each t. The means are over an image's numbers, so that
-the weights do not depend on its size. It starts from H⁺y. Times are the midpoints of the grid's steps, since σ_t/α_t is infinite at
-the noise end of the OT path. σ_y does not enter: how closely the restoration follows a noisy measurement is up to λ.
+λ does not depend on its size. It starts from H⁺y. Times are the midpoints of the grid's steps, since σ_t/α_t is infinite at the
+noise end of the OT path. σ_y does not enter: how closely the restoration follows a noisy measurement is up to λ.
 
 Reference:
     Mardani, Song, Kautz, Vahdat, A Variational Perspective on Solving Inverse Problems with Diffusion Models, ICLR 2024
@@ -32,8 +32,7 @@ class REDDiff(Sampler):
     Args:
         steps: network evaluations.
         lam: λ >= 0, the weight of the prior.
-        lr: Adam's step size.
-        obs_weight: v, the weight of the measurement.
+        lr: Adam's step size; the published code has 0.1 to 0.5.
         timesteps: how the steps are spaced, see `cclight.samplers.timesteps`.
 
     Raises:
@@ -47,21 +46,13 @@ class REDDiff(Sampler):
   year = {2024}
 }"""
 
-    def __init__(
-        self,
-        steps: int = 100,
-        lam: float = 0.25,
-        lr: float = 0.5,
-        obs_weight: float = 1.0,
-        timesteps: Spacing = "uniform",
-    ) -> None:
+    def __init__(self, steps: int = 100, lam: float = 0.25, lr: float = 0.5, timesteps: Spacing = "uniform") -> None:
         check_grid(steps, 0.0, 1.0, timesteps)
-        if lam < 0 or lr <= 0 or obs_weight <= 0:
-            raise ValueError(f"lam is >= 0, lr and obs_weight are positive, got {lam}, {lr} and {obs_weight}.")
+        if lam < 0 or lr <= 0:
+            raise ValueError(f"lam is >= 0 and lr positive, got {lam} and {lr}.")
         self.steps = steps
         self.lam = lam
         self.lr = lr
-        self.obs_weight = obs_weight
         self.timesteps: Spacing = timesteps
 
     def check(self, problem: Problem) -> None:
@@ -78,17 +69,15 @@ class REDDiff(Sampler):
             noise = problem.randn()
             x = alpha * mu + sigma * noise
             epsilon = (x - alpha * problem.denoise(x, t)) / sigma
-            mu.grad = self.lam * sigma / alpha * (epsilon - noise) / noise[0].numel() + self.obs_weight * self._misfit_slope(
-                problem, mu
-            )
+            mu.grad = _misfit_slope(problem, mu) + self.lam * sigma / alpha * (epsilon - noise) / noise[0].numel()
             adam.step()
             yield mu.clone()
 
-    @staticmethod
-    def _misfit_slope(problem: Problem, mu: Tensor) -> Tensor:
-        """The gradient of ½ mean(‖y - H μ‖²), each image's own."""
-        with torch.enable_grad():
-            mu = mu.detach().requires_grad_()
-            misfit = (problem.y - problem.operator(mu)).flatten(1)
-            (slope,) = torch.autograd.grad(0.5 * misfit.square().mean(dim=1).sum(), mu)
-        return slope
+
+def _misfit_slope(problem: Problem, mu: Tensor) -> Tensor:
+    """The gradient of ½ mean(‖y - H μ‖²), each image's own, (B, C, H, W)."""
+    with torch.enable_grad():
+        mu = mu.detach().requires_grad_()
+        misfit = (problem.y - problem.operator(mu)).flatten(1)
+        (slope,) = torch.autograd.grad(0.5 * misfit.square().mean(dim=1).sum(), mu)
+    return slope

@@ -1,0 +1,154 @@
+"""The `cclight` command: a front door that answers at once, and the rooms behind it.
+
+    cclight predict --config configs/sr.yaml       restore a source's photographs and measure the result
+    cclight fit --config configs/fit_small.yaml    train a small prior
+    cclight export last.ckpt small.safetensors     write a trained prior in the packaged format
+
+Everything slow to import (torch, Lightning) is imported by the command that needs it. `predict` and `fit` are LightningCLI's, so
+every argument of every class can be set in YAML or on the command line, and `--print_config` shows them all.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cclight import __version__
+
+COMMANDS: dict[str, str] = {
+    "predict": "restore a source's photographs and measure the result",
+    "fit": "train a small prior on a source's photographs",
+    "export": "write a trained prior in the packaged format",
+}
+
+_USAGE = """usage: cclight [--help] [--version] COMMAND ...
+
+Fast training-free samplers for inverse problems with pretrained diffusion and flow models.
+
+commands:
+{commands}
+
+`cclight COMMAND --help` shows a command's options. Start with
+
+  cclight predict --config configs/sr.yaml
+"""
+
+
+class UsageError(Exception):
+    """Something the user can mend; the message is one line."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: what follows the program's name; None takes those of the process.
+
+    Returns:
+        The process' exit code: 0, 1 for an error on the way, 2 for a wrong call.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
+    if command in ("--help", "-h", "help"):
+        print(_USAGE.format(commands="\n".join(f"  {name:<16}{line}" for name, line in COMMANDS.items())), end="")
+        return 0
+    if command in ("--version", "-V"):
+        print(f"cclight {__version__}")
+        return 0
+    run = {"predict": predict, "fit": fit, "export": export}.get(command)
+    if run is None:
+        return _fail(f"unknown command {command!r}{_suggestion(command, COMMANDS)}", code=2)
+    try:
+        run(with_packaged_configs(rest))
+    except UsageError as error:
+        return _fail(str(error), command, code=2)
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+        if os.environ.get("CCLIGHT_TRACEBACK"):
+            raise
+        return _fail(f"{error} (CCLIGHT_TRACEBACK=1 shows where)", command)
+    return 0
+
+
+def predict(arguments: list[str]) -> None:
+    """`cclight predict`: restore a source's photographs."""
+    from cclight.lightning_cli import PredictCLI
+
+    PredictCLI.launch(arguments)
+
+
+def fit(arguments: list[str]) -> None:
+    """`cclight fit`: train a small prior."""
+    from cclight.lightning_cli import FitCLI
+
+    FitCLI.launch(arguments)
+
+
+def export(arguments: list[str]) -> None:
+    """`cclight export`: write a trained prior in the packaged format."""
+    from cclight.training import export
+
+    _call(export, arguments)
+
+
+def _call(function: Callable[..., Any], arguments: list[str]) -> None:
+    """Call a function with arguments from the command line; its signature and docstring make the parser."""
+    from jsonargparse import ArgumentParser, auto_cli
+
+    print(auto_cli(function, args=arguments, as_positional=True, parser_class=ArgumentParser, prog=f"cclight {function.__name__}"))
+
+
+def with_packaged_configs(arguments: list[str]) -> list[str]:
+    """Replace the name of a configuration that travels with the package by its path, where no such file lies here.
+
+    Raises:
+        UsageError: when neither the file nor a packaged configuration of that name exists.
+    """
+    resolved = list(arguments)
+    for place, argument in enumerate(arguments):
+        if argument == "--config" and place + 1 < len(arguments):
+            resolved[place + 1] = str(find_config(arguments[place + 1]))
+        elif argument.startswith("--config="):
+            resolved[place] = f"--config={find_config(argument.removeprefix('--config='))}"
+    return resolved
+
+
+def find_config(name: str) -> Path:
+    """The configuration file of a name: a file here, or one that travels with the package (`sr.yaml`, `configs/sr.yaml`).
+
+    Raises:
+        UsageError: when there is none.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    folder = packaged_configs()
+    known = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*.yaml"))}
+    wanted = name.removeprefix("configs/")
+    if wanted in known:
+        return known[wanted]
+    packaged = ": packaged are " + ", ".join(known)
+    raise UsageError(f"no configuration {name}{_suggestion(wanted, known) or packaged}")
+
+
+def packaged_configs() -> Path:
+    """The folder of the configurations: inside an installed package, beside it in a checkout."""
+    here = Path(__file__).resolve().parent
+    return here / "configs" if (here / "configs").is_dir() else here.parent / "configs"
+
+
+def _suggestion(word: str, known: dict[str, Any]) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(word, known, n=3, cutoff=0.5)
+    return f": did you mean {' or '.join(close)}?" if close else ""
+
+
+def _fail(message: str, command: str = "", code: int = 1) -> int:
+    print(f"cclight {command}: error: {message}" if command else f"cclight: error: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+r"""The pseudoinverse by conjugate gradients, for operators whose singular value decomposition is not at hand.
+
+H⁺ y is the shortest x that minimizes ||y - H x||. Conjugate gradients on Hᵀ H x = Hᵀ y from x = 0 (the form named CGLS) stay
+in the range of Hᵀ, and so converge to it:
+
+    r = y,  g = p = Hᵀ r;     α = |g|² / |H p|²,   x += α p,   r -= α H p,   g' = Hᵀ r,   p = g' + (|g'|² / |g|²) p.
+
+It searches the same spaces as conjugate gradients on H Hᵀ u = y with x = Hᵀ u, at the same cost; but that one breaks down where y,
+because of noise, lies outside the range of H.
+
+Reference:
+    Hestenes and Stiefel, Methods of Conjugate Gradients for Solving Linear Systems, 1952, section 10.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What the iteration came to.
+
+    Attributes:
+        x: H⁺ y, in the images' shape (B, C, H, W).
+        residual: ||Hᵀ (y - H x)|| / ||Hᵀ y|| of each image, (B,).
+        iterations: how many were needed for the slowest image.
+    """
+
+    x: Tensor
+    residual: Tensor
+    iterations: int
+
+
+def least_squares(
+    forward: Callable[[Tensor], Tensor],
+    adjoint: Callable[[Tensor], Tensor],
+    y: Tensor,
+    tolerance: float,
+    max_iterations: int,
+) -> Solution:
+    """H⁺ y for a batch, each image with step sizes of its own and done when its own residual is small.
+
+    Args:
+        forward: x -> H x, (B, C, H, W) -> (B, ...).
+        adjoint: y -> Hᵀ y.
+        y: measurements, (B, ...), real or complex.
+        tolerance: an image is done at ||Hᵀ (y - H x)|| <= tolerance · ||Hᵀ y||.
+        max_iterations: stop here in any case.
+
+    Returns:
+        The solution as far as it got: compare `residual` with the tolerance.
+    """
+    r = y
+    g = p = adjoint(r)
+    x = torch.zeros_like(g)
+    squared = start = _squared_norm(g)
+    iterations = 0
+    while iterations < max_iterations:
+        working = squared > tolerance**2 * start
+        if not working.any():
+            break
+        iterations += 1
+        hp = forward(p)
+        # A step of zero for the images that are done, whose p may have vanished.
+        alpha = torch.where(working, squared / _squared_norm(hp).where(working, 1.0), 0.0)
+        x = x + _per_image(alpha, p) * p
+        r = r - _per_image(alpha, hp) * hp
+        g = adjoint(r)
+        last, squared = squared, torch.where(working, _squared_norm(g), squared)
+        p = g + _per_image(torch.where(working, squared / last.where(working, 1.0), 0.0), p) * p
+    return Solution(x, (squared / start.where(start > 0, 1.0)).sqrt(), iterations)
+
+
+def _squared_norm(x: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(x.flatten(1), dim=1) ** 2
+
+
+def _per_image(values: Tensor, like: Tensor) -> Tensor:
+    return values.view(-1, *[1] * (like.dim() - 1))

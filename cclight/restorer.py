@@ -1,0 +1,88 @@
+"""Restorer: the LightningModule that restores batches of measurements with a sampler."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from cclight.data.datamodule import Batch
+from cclight.operators.base import Operator
+from cclight.priors.base import Prior
+from cclight.samplers.base import Sampler
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What a Restorer makes of a batch.
+
+    Attributes:
+        image: restored images clamped to [-1, 1], (B, C, H, W); NaN where the sampler gave NaN.
+        nfe: network evaluations spent on each image.
+        seconds: wall-clock time of the batch divided by its images.
+        consistency: the root mean square of H x̂ - y of each image, (B,).
+        finite: whether each restoration is free of NaN and infinity, (B,).
+        index: the images' numbers in their source.
+        name: the images' names.
+    """
+
+    image: Tensor
+    nfe: int
+    seconds: float
+    consistency: Tensor
+    finite: Tensor
+    index: list[int]
+    name: list[str]
+
+
+class Restorer(pl.LightningModule):
+    """Restores measurements with a pretrained prior; nothing is trained.
+
+    Args:
+        prior: the denoiser.
+        sampler: turns measurements into images with a few calls of the prior.
+        operator: the degradation H that made the measurements.
+        noise_std: σ_y, the standard deviation of their noise, in units of [-1, 1] images.
+        compile: compile the prior with `torch.compile`, which pays off for many images.
+        channels_last: keep the prior's weights in the channels-last memory format, faster on GPUs with half precision.
+    """
+
+    def __init__(
+        self,
+        prior: Prior,
+        sampler: Sampler,
+        operator: Operator,
+        noise_std: float = 0.0,
+        compile: bool = False,
+        channels_last: bool = False,
+    ) -> None:
+        super().__init__()
+        self.prior = prior.eval().requires_grad_(False)
+        self.sampler = sampler
+        self.operator = operator
+        self.noise_std = noise_std
+        if channels_last:
+            self.prior.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if compile:
+            self.prior.compile()
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Restored:
+        begin = time.perf_counter()
+        restoration = self.sampler.sample(
+            self.prior,
+            self.operator,
+            batch.measurement,
+            batch.noise,
+            noise_std=self.noise_std,
+            generators=batch.generators,
+        )
+        finite = restoration.image.isfinite().flatten(1).all(dim=1).cpu()  # waits for the device, so that the time is true
+        seconds = (time.perf_counter() - begin) / len(batch.index)
+        image = restoration.image.clamp(-1, 1)
+        with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
+            residual = self.operator(image) - batch.measurement
+        consistency = residual.abs().square().flatten(1).mean(dim=1).sqrt().cpu()
+        return Restored(image, restoration.nfe, seconds, consistency, finite, batch.index, batch.name)

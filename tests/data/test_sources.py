@@ -1,0 +1,263 @@
+import pickle
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from cclight.data.sources import Entry, HFDataset, ImageFolder, Photograph, SamplePhotographs, Source, UnreadableImage
+from tests.data.conftest import picture
+
+
+class Numbers(Source):
+    """A source of n tiny photographs that remembers what was decoded."""
+
+    def __init__(self, n):
+        self.n = n
+        self.decoded = []
+
+    def __iter__(self):
+        for index in range(self.n):
+            yield Entry(index, f"number {index}", lambda index=index: self._load(index))
+
+    def _load(self, index):
+        self.decoded.append(index)
+        return Photograph(Image.new("RGB", (4, 4)), index, str(index))
+
+    def __len__(self):
+        return self.n
+
+
+SHARES = st.tuples(st.integers(0, 40), st.integers(1, 9), st.sets(st.integers(0, 45)), st.none() | st.integers(1, 45))
+
+
+@given(SHARES)
+def test_shares_lose_nothing_and_take_nothing_twice(case):
+    n, world_size, skip, limit = case
+    source = Numbers(n)
+    taken = [photograph.index for rank in range(world_size) for photograph in source.shard(rank, world_size, skip, limit)]
+    assert sorted(taken) == sorted(source.decoded) == [i for i in range(n if limit is None else min(n, limit)) if i not in skip]
+
+
+@given(SHARES)
+def test_shares_are_even(case):
+    n, world_size, _, limit = case
+    sizes = [len(list(Numbers(n).entries(rank, world_size, limit=limit))) for rank in range(world_size)]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def numbers(photographs):
+    """Index and the number that the picture itself carries."""
+    return [(photograph.index, photograph.image.getpixel((0, 0))[0]) for photograph in photographs]
+
+
+# Folders of images
+
+
+def test_folder_is_sorted_and_keeps_names(tmp_path):
+    for name in ("b.JPG", "a.png", "c.webp", "d.bmp", "e.tiff", ".hidden.png", "notes.txt", "10 ä.png"):
+        if name.endswith(".txt"):
+            (tmp_path / name).write_text("no image")
+        else:
+            picture(0).save(tmp_path / name)
+    (tmp_path / "sub").mkdir()
+    picture(1).save(tmp_path / "sub" / "a.png")
+
+    flat, deep = ImageFolder(tmp_path), ImageFolder(str(tmp_path), recursive=True)
+    assert [photograph.name for photograph in flat.shard()] == ["10_ä", "a", "b", "c", "d", "e"]
+    assert [photograph.name for photograph in deep.shard()] == ["10_ä", "a", "b", "c", "d", "e", "sub_a"]
+    assert (len(flat), len(deep)) == (6, 7)
+    assert [entry.index for entry in deep] == list(range(7))
+
+
+def test_folder_pictures_are_the_files(folder):
+    assert numbers(ImageFolder(folder).shard(1, 3)) == [(1, 1), (4, 4)]
+    assert numbers(ImageFolder(folder).shard(1, 3, skip={1})) == [(4, 4)]
+
+
+def test_any_kind_of_pixel_becomes_rgb(tmp_path):
+    grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    Image.fromarray(grey).save(tmp_path / "a_grey.png")
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "b_16_bits.png")
+    Image.fromarray(grey).convert("RGBA").save(tmp_path / "c_alpha.png")
+    palette = Image.fromarray(grey).convert("P")
+    palette.save(tmp_path / "d_palette.png", transparency=bytes(range(256)))
+    for photograph in ImageFolder(tmp_path).shard():
+        assert photograph.image.mode == "RGB"
+        np.testing.assert_array_equal(
+            np.array(photograph.image), np.repeat(grey[..., None], 3, axis=-1), err_msg=photograph.name
+        )
+    Image.new("CMYK", (8, 8)).save(tmp_path / "e_cmyk.jpg")
+    *_, cmyk = ImageFolder(tmp_path).shard()
+    assert np.array(cmyk.image).min() >= 254
+
+
+def test_photographs_are_turned_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90°
+    picture(0, height=8, width=12).save(tmp_path / "phone.jpg", exif=exif)
+    (photograph,) = ImageFolder(tmp_path).shard()
+    assert photograph.image.size == (8, 12)
+
+
+def spoil(folder):
+    """p1 is truncated, p3 is text, p5 is empty."""
+    whole = (folder / "p1.png").read_bytes()
+    (folder / "p1.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "p3.png").write_text("no image")
+    (folder / "p5.png").write_bytes(b"")
+    Image.new("F", (4, 4)).save(folder / "p7.tif")
+
+
+def test_unreadable_files_are_named_and_left_out(folder):
+    spoil(folder)
+    with pytest.warns(UserWarning, match="cannot be read as an image") as caught:
+        assert [photograph.index for photograph in ImageFolder(folder).shard()] == [0, 2, 4, 6]
+    assert [str(folder / f"p{i}") in str(w.message) for i, w in zip((1, 3, 5, 7), caught, strict=True)] == [True] * 4
+    assert all("\n" not in str(w.message) for w in caught)
+
+
+def test_an_entry_raises(folder):
+    spoil(folder)
+    entries = list(ImageFolder(folder))
+    with pytest.raises(UnreadableImage, match=r"p1\.png"):
+        entries[1].load()
+
+
+def test_passing_by_decodes_nothing(folder):
+    spoil(folder)
+    assert [photograph.index for photograph in ImageFolder(folder).shard(skip={1, 3, 5, 7})] == [0, 2, 4, 6]
+
+
+def test_missing_and_empty_folders(tmp_path):
+    with pytest.raises(FileNotFoundError, match="finds no folder .*nowhere: give the path"):
+        len(ImageFolder(tmp_path / "nowhere"))
+    (tmp_path / "sub").mkdir()
+    picture(0).save(tmp_path / "sub" / "a.png")
+    with pytest.raises(ValueError, match=r"finds no bmp/.* file in .*recursive: true"):
+        len(ImageFolder(tmp_path))
+
+
+# The bundled photographs
+
+
+def test_sample_photographs_need_no_network(monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    photographs = list(SamplePhotographs().shard())
+    assert len(photographs) == len(SamplePhotographs()) == 6
+    assert [p.name for p in photographs] == ["astronaut", "chelsea", "coffee", "rocket", "camera", "coins"]
+    assert all(p.image.mode == "RGB" and min(p.image.size) >= 256 for p in photographs)
+    colour = [np.ptp(np.array(p.image).astype(int), axis=-1).max() > 50 for p in photographs]
+    assert colour == [True] * 4 + [False] * 2
+
+
+def test_sources_import_nothing_slow():
+    code = (
+        "import sys; from cclight.data.sources import SamplePhotographs; next(SamplePhotographs().shard());"
+        "print([m for m in ('torch', 'lightning', 'datasets', 'skimage', 'pooch', 'numpy') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+# Hugging Face data sets
+
+KINDS = ["parquet", "imagefolder", "saved", "saved_alone"]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_hf_numbers_are_the_same_in_every_format_and_share(hub, kind, streaming):
+    source = HFDataset(str(hub / kind), "validation", streaming=streaming)
+    assert numbers(source.shard()) == [(i, i) for i in range(7)]
+    assert numbers(source.shard(1, 3)) == [(1, 1), (4, 4)]
+    assert numbers(source.shard(0, 2, skip={0, 4})) == [(2, 2), (6, 6)]
+    assert numbers(source.shard(limit=2)) == [(0, 0), (1, 1)]
+    (photograph,) = source.shard(limit=1)
+    np.testing.assert_array_equal(np.array(photograph.image), np.array(picture(0)))
+    assert photograph.name == ("p0" if kind == "imagefolder" else "000000")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_hf_length(hub, kind):
+    assert len(HFDataset(hub / kind, "validation")) == 7
+    if kind.startswith("saved"):
+        assert len(HFDataset(hub / kind, "validation", streaming=True)) == 7
+    else:
+        with pytest.raises(TypeError, match="streamed"):
+            len(HFDataset(hub / kind, "validation", streaming=True))
+
+
+def test_hf_slices(hub):
+    source = HFDataset(str(hub / "parquet"), "validation[2:5]")
+    assert numbers(source.shard()) == [(0, 2), (1, 3), (2, 4)]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_hf_columns(hub, streaming):
+    assert len(list(HFDataset(hub / "parquet", "validation", streaming, image_column="photo").shard())) == 7
+    assert numbers(HFDataset(hub / "bytes", "validation", streaming, image_column="jpeg").shard(3, 4)) == [(3, 3)]
+    for kind, column in (("parquet", "image"), ("parquet", "label"), ("bytes", None)):
+        with pytest.raises(ValueError, match="has the columns .* Set image_column"):
+            next(iter(HFDataset(hub / kind, "validation", streaming, image_column=column)))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("kind", ["parquet", "saved"])
+def test_hf_unknown_split(hub, kind, streaming):
+    with pytest.raises(ValueError, match="cannot open split 'test' of .*validation") as caught:
+        next(iter(HFDataset(hub / kind, "test", streaming)))
+    assert "\n" not in str(caught.value)
+
+
+def test_hf_slices_of_saved_data_are_refused(hub):
+    with pytest.raises(ValueError, match=r"'validation\[:2\]'.*it holds validation"):
+        len(HFDataset(hub / "saved_alone", "validation[:2]"))
+
+
+@pytest.mark.parametrize("path", ["./nowhere", "/no/such/place", "~/no_such_place", "a/b/c"])
+def test_hf_missing_folder(hub, path):
+    with pytest.raises(FileNotFoundError, match="finds no folder .*: give a folder, or a name on the hub"):
+        len(HFDataset(path, "validation"))
+
+
+def test_hf_empty_folder_and_unreachable_hub(hub, tmp_path):
+    with pytest.raises(FileNotFoundError, match="finds no file that datasets reads at"):
+        len(HFDataset(tmp_path, "validation"))
+    with pytest.raises(OSError, match="HFDataset finds no .*nobody/nothing") as caught:
+        len(HFDataset("nobody/nothing", "validation"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_hf_broken_rows_are_named_and_left_out(hub, tmp_path, streaming):
+    import datasets
+
+    cells = [{"bytes": (hub / "imagefolder" / "validation" / "p0.png").read_bytes()}, {"bytes": b"no image"}, None]
+    rows = datasets.Dataset.from_dict({"photo": cells}, features=datasets.Features({"photo": datasets.Image()}))
+    rows.to_parquet(tmp_path / "train.parquet")
+    with pytest.warns(UserWarning, match=r"row [12] of .* \(split train\) cannot be read as an image") as caught:
+        assert len(list(HFDataset(tmp_path, "train", streaming).shard())) == 1
+    assert len(caught) == 2
+
+
+def test_constructing_opens_nothing(hub):
+    # A configuration file of a data set that is not there must still parse.
+    for source in (HFDataset("nobody/nothing", "validation"), ImageFolder("nowhere")):
+        assert "nowhere" in repr(source) or "nobody/nothing" in repr(source)
+
+
+def test_open_sources_travel_to_spawned_workers(hub, folder):
+    for source in (
+        HFDataset(hub / "parquet", "validation"),
+        HFDataset(hub / "parquet", "validation", True),
+        ImageFolder(folder),
+    ):
+        next(iter(source))
+        assert numbers(pickle.loads(pickle.dumps(source)).shard()) == [(i, i) for i in range(7)]
