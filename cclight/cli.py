@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     run = {"predict": predict, "fit": fit, "export": export}.get(command)
     if run is None:
-        return _fail(f"unknown command {command!r}{_suggestion(command, COMMANDS)}", code=2)
+        return _fail(f"unknown command {command!r}{suggestion(command, COMMANDS)}", code=2)
     try:
         run(with_packaged_configs(rest))
     except UsageError as error:
@@ -97,7 +97,9 @@ def _call(function: Callable[..., Any], arguments: list[str]) -> None:
     """Call a function with arguments from the command line; its signature and docstring make the parser."""
     from jsonargparse import ArgumentParser, auto_cli
 
-    print(auto_cli(function, args=arguments, as_positional=True, parser_class=ArgumentParser, prog=f"cclight {function.__name__}"))
+    print(
+        auto_cli(function, args=arguments, as_positional=True, parser_class=ArgumentParser, prog=f"cclight {function.__name__}")
+    )
 
 
 def with_packaged_configs(arguments: list[str]) -> list[str]:
@@ -129,7 +131,7 @@ def find_config(name: str) -> Path:
     if wanted in known:
         return known[wanted]
     packaged = ": packaged are " + ", ".join(known)
-    raise UsageError(f"no configuration {name}{_suggestion(wanted, known) or packaged}")
+    raise UsageError(f"no configuration {name}{suggestion(wanted, known) or packaged}")
 
 
 def packaged_configs() -> Path:
@@ -138,10 +140,11 @@ def packaged_configs() -> Path:
     return here / "configs" if (here / "configs").is_dir() else here.parent / "configs"
 
 
-def _suggestion(word: str, known: dict[str, Any]) -> str:
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """`: did you mean ...?` where the word resembles known ones, else nothing."""
     from difflib import get_close_matches
 
-    close = get_close_matches(word, known, n=3, cutoff=0.5)
+    close = get_close_matches(word, list(known), n=3, cutoff=0.5)
     return f": did you mean {' or '.join(close)}?" if close else ""
 
 

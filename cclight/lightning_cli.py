@@ -5,6 +5,7 @@ The operator and the noise level stand once, at the top of the YAML, and are lin
 
 from __future__ import annotations
 
+import inspect
 import re
 import warnings
 from importlib import import_module
@@ -21,7 +22,7 @@ from cclight.callbacks.images import ImageWriter
 from cclight.callbacks.metrics import MetricsCallback
 from cclight.callbacks.resume import Resume
 from cclight.callbacks.table import SummaryTable
-from cclight.cli import UsageError, _suggestion
+from cclight.cli import UsageError, suggestion
 from cclight.data.datamodule import RestorationDataModule
 from cclight.data.patches import PatchDataModule
 from cclight.distances import FeatureDistances
@@ -114,7 +115,7 @@ class PredictCLI(_CLI):
         if settings.name is None:
             settings.name = Path(str(self.config.config[0])).stem if self.config.config else "predict"
         self.run = RunFolder(settings.name, settings.root, settings.overwrite, settings.resume)
-        if rank_zero_only.rank == 0:
+        if getattr(rank_zero_only, "rank", 0) == 0:  # set by Lightning from the environment
             self.run.open(self.parser.dump(self.config, skip_link_targets=False))
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -130,7 +131,7 @@ class PredictCLI(_CLI):
         return trainer
 
     def go(self) -> None:
-        self.trainer.predict(self.model, self.datamodule, return_predictions=False)
+        self.trainer.predict(self.model, self.datamodule, return_predictions=False)  # type: ignore[arg-type]
 
 
 class FitCLI(_CLI):
@@ -147,18 +148,21 @@ class FitCLI(_CLI):
         )
 
     def go(self) -> None:
-        self.trainer.fit(self.model, self.datamodule, ckpt_path=self.config.ckpt_path)
+        self.trainer.fit(self.model, self.datamodule, ckpt_path=self.config.ckpt_path)  # type: ignore[arg-type]
 
 
 def import_public_names() -> None:
     """Import what YAML may call by its short name."""
-    for home in sorted(set(cclight._HOME.values())):
-        import_module(f"cclight.{home}")
+    for room in cclight._ROOMS:
+        import_module(f"cclight.{room}")
 
 
 def explain(error: str) -> str:
     """A jsonargparse error as one line, with a suggestion where a class's name seems to be misspelt."""
     line = " ".join(error.split())
-    match = re.search(r"Expected a dot import path string: (\w+)", line) or re.search(r"No module named '(\w+)'", line)
-    known = {name: None for name in cclight.__all__}
-    return f"{line}{_suggestion(match[1], known)}" if match else line
+    if match := re.search(r"Expected a dot import path string: (\w+)", line):
+        return f"{line}{suggestion(match[1], cclight.__all__)}"
+    if match := re.search(r"class_path 'cclight\.(?:\w+\.)*(\w+)': Option '(\w+)' is not accepted", line):
+        known = list(inspect.signature(getattr(cclight, match[1])).parameters)
+        return f"{line}{suggestion(match[2], known) or ': it takes ' + ', '.join(known)}"
+    return line

@@ -6,7 +6,7 @@ restored image x̂ with the clean x, both clamped to [-1, 1] and not rounded to 
 | metric        | definition                                                                                    | better |
 |---------------|-----------------------------------------------------------------------------------------------|--------|
 | `PSNR`        | 10 log10(4 / mean (x̂ - x)²) dB, of each image; never of a pooled squared error                  | higher |
-| `SSIM`        | Wang et al. 2004: Gaussian window of 11, σ 1.5, on [0, 1]                                       | higher |
+| `SSIM`        | Wang et al. 2004: Gaussian window of 11, σ 1.5, on [0, 1], borders reflected                    | higher |
 | `MSSSIM`      | Wang et al. 2003: five scales, sides of 176 pixels or more                                     | higher |
 | `LPIPS`       | Zhang et al. 2018, on [-1, 1]; the paper's tables use net "alex"                                | lower  |
 | consistency   | the root mean square of H x̂ - y                                                                | lower  |
@@ -119,7 +119,10 @@ class PSNR(ImageMetric):
 
 
 class SSIM(ImageMetric):
-    """Structural similarity of each image (Wang et al. 2004), for images of 11 × 11 pixels or more."""
+    """Structural similarity of each image (Wang et al. 2004), for images of 11 × 11 pixels or more.
+
+    As in torchmetrics, the image is reflected at its borders; scikit-image leaves out a border of 5 pixels instead.
+    """
 
     quantity = Quantity("ssim", "SSIM", "higher", (-1, 1), "mean over images; x̂ and x in [0, 1], Gaussian window of 11")
 

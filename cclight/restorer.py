@@ -65,7 +65,7 @@ class Restorer(pl.LightningModule):
         self.operator = operator
         self.noise_std = noise_std
         if channels_last:
-            self.prior.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.prior.to(memory_format=torch.channels_last)
         if compile:
             self.prior.compile()
 

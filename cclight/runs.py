@@ -27,11 +27,12 @@ import socket
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path, PurePath
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Kind = Literal["restored", "measurement", "clean", "rows"]
 KINDS: tuple[Kind, ...] = ("restored", "measurement", "clean", "rows")
@@ -53,6 +54,8 @@ class RunError(RuntimeError):
 
 def to_uint8(images: Tensor) -> Tensor:
     """Images in [-1, 1], any shape, as the nearest of the 256 levels that a PNG holds (uint8)."""
+    import torch
+
     return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
@@ -79,11 +82,13 @@ def encode_png(image: Tensor) -> bytes:
     """A picture as PNG.
 
     Args:
-        image: (C, H, W) uint8; one channel gives a grey picture, three a coloured one, any other number grey ones side by side.
+        image: (C, H, W), uint8 or in [-1, 1]. One channel gives a grey picture, three a coloured one, others grey ones side by
+            side.
     """
+    import torch
     from PIL import Image
 
-    image = image.cpu()
+    image = (image if image.dtype == torch.uint8 else to_uint8(image)).cpu()
     if image.shape[0] not in (1, 3):
         image = torch.cat(list(image), dim=-1)[None]
     array = image[0].numpy() if image.shape[0] == 1 else image.permute(1, 2, 0).numpy()
@@ -95,6 +100,7 @@ def encode_png(image: Tensor) -> bytes:
 def read_png(path: Path) -> Tensor:
     """A picture as (3, H, W) uint8, or (1, H, W) when it is grey."""
     import numpy as np
+    import torch
     from PIL import Image
 
     with Image.open(path) as picture:
@@ -119,6 +125,7 @@ class RunFolder:
         self.resume = resume
         self.rank = 0
         self._lock: int | None = None
+        self._run = ""
         self._records: io.TextIOWrapper | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -158,6 +165,7 @@ class RunFolder:
         if rank > 0 and self._lock is None:
             self._lock = self._open_lock()
             self._take(start=rank, length=1, patience=_PATIENCE_SECONDS)
+            self._run = self._holder()
 
     def close(self) -> None:
         """Let go of the folder. The end of the process does the same."""
@@ -186,19 +194,17 @@ class RunFolder:
         path = self.file(kind, index, name)
         if not path.parent.is_dir():
             self.make(kind)
-        write_whole(path, encode_png(image if image.dtype == torch.uint8 else to_uint8(image)))
+        write_whole(path, encode_png(image))
         return path
 
     def append(self, records: Iterable[Record]) -> None:
         """Note images as finished, on disk when this returns; each record holds at least `index` and `name`.
 
         Raises:
-            RunError: when the disk is full or the like; or when rank 0 has died, since nobody would collect this rank's work.
+            RunError: when the disk is full or the like; or when this rank has outlived its run and another one has begun.
         """
-        if self.rank > 0 and self._lock is not None and self._try_lock(start=0, length=1) == "taken":
-            raise RunError(
-                f"Rank 0 of the run in {self.path} has ended, so rank {self.rank} stops too: start the command again."
-            )
+        if self.rank > 0 and self._holder() != self._run:
+            raise RunError(f"Rank {self.rank} stops: {self._holder()} has taken over the run in {self.path}.")
         path = self.path / "records" / f"{self.rank:05d}.jsonl"
         try:
             if self._records is None:
@@ -278,20 +284,21 @@ class RunFolder:
 
     def _acquire(self) -> None:
         if self.path.resolve() in _held:  # record locks do not see a second run of the same process
-            raise RunError(self._busy(f"process {os.getpid()} on {socket.gethostname()}"))
+            raise RunError(self._busy(self._holder()))
         self._lock = self._open_lock()
-        if not self._take(start=0, length=1, patience=0.5):
-            holder = os.pread(self._lock, 200, 0).decode(errors="replace").strip()
+        if not self._take(start=0, length=1, patience=0):
+            holder = self._holder()
             os.close(self._lock)
             self._lock = None
-            raise RunError(self._busy(holder or "another process"))
+            raise RunError(self._busy(holder))
         _held.add(self.path.resolve())
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, f"process {os.getpid()} on {socket.gethostname()} since {datetime.now()}\n".encode(), 0)
+        # The new name tells what is left of a killed run to stop.
         if not self._take(start=1, length=0, patience=_PATIENCE_SECONDS):
             self.close()
             raise RunError(self._busy("what is left of a killed run, which stops after its current batch"))
-        self._unlock(start=1, length=0)
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        self._try_lock(start=1, length=0, release=True)
 
     def _busy(self, holder: str) -> str:
         return f"{self.path} is in use by {holder}: wait for it to end, or choose another run.name."
@@ -302,37 +309,33 @@ class RunFolder:
         except OSError as error:
             raise _write_error(self.path / ".lock", error) from error
 
+    def _holder(self) -> str:
+        """Who holds the folder, as it wrote into the lock file."""
+        if self._lock is None:
+            return f"process {os.getpid()}"
+        return os.pread(self._lock, 200, 0).decode(errors="replace").strip() or "another process"
+
     def _take(self, start: int, length: int, patience: float) -> bool:
         """Lock bytes of the lock file (length 0: to the end), waiting `patience` seconds at most; tell whether it worked."""
         deadline = time.monotonic() + patience
-        while (outcome := self._try_lock(start, length, keep=True)) == "busy" and time.monotonic() < deadline:
+        while (outcome := self._try_lock(start, length)) == "busy" and time.monotonic() < deadline:
             time.sleep(0.1)
         if outcome == "none":
             warnings.warn(f"{self.path} lies on a file system without locks: keep two runs out of it yourself.", stacklevel=2)
         return outcome != "busy"
 
-    def _try_lock(self, start: int, length: int, keep: bool = False) -> Literal["taken", "busy", "none"]:
-        """Try a lock once: taken (and let go again unless `keep`), busy, or there are none on this file system."""
+    def _try_lock(self, start: int, length: int, release: bool = False) -> Literal["done", "busy", "none"]:
+        """Try once to lock, or release, bytes of the lock file: done, busy, or this system has no locks."""
         assert self._lock is not None
         try:
             import fcntl
 
-            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB, length, start)
+            fcntl.lockf(self._lock, fcntl.LOCK_UN if release else fcntl.LOCK_EX | fcntl.LOCK_NB, length, start)
         except ImportError:
             return "none"
         except OSError as error:
             return "busy" if error.errno in (errno.EACCES, errno.EAGAIN) else "none"
-        if not keep:
-            self._unlock(start, length)
-        return "taken"
-
-    def _unlock(self, start: int, length: int) -> None:
-        try:
-            import fcntl
-
-            fcntl.lockf(self._lock or 0, fcntl.LOCK_UN, length, start)
-        except (ImportError, OSError):
-            pass
+        return "done"
 
 
 _held: set[Path] = set()

@@ -16,6 +16,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from cclight.priors.small import RATIO_MAX, RATIO_MIN, SIGMA_DATA, SmallUNet, load, preconditioned, save
@@ -103,7 +104,7 @@ class PriorTrainer(pl.LightningModule):
             self.log(f"val_loss_{value:g}", errors[-1], sync_dist=True)
         self.log("val_loss", torch.stack(errors).mean(), prog_bar=True, sync_dist=True)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, betas=(0.9, 0.99)
         )
@@ -134,7 +135,8 @@ def export(checkpoint: str, output: str, note: str = "") -> Path:
     content = torch.load(checkpoint, map_location="cpu", weights_only=True)
     if "architecture" not in content:
         raise ValueError(f"{checkpoint} is no checkpoint of `cclight fit`: it does not say which network it holds.")
-    network = SmallUNet(*(tuple(content["architecture"][key]) for key in ("widths", "depths")))
+    architecture = content["architecture"]
+    network = SmallUNet(tuple(architecture["widths"]), tuple(architecture["depths"]))
     network.load_state_dict({key.removeprefix("network."): value for key, value in content["state_dict"].items()})
     path = Path(output)
     save(network, path, note or f"{content['global_step']} steps")

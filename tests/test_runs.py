@@ -32,7 +32,9 @@ def reopened(run, config=CONFIG, **options):
 
 def python(code, *arguments):
     """Another process that runs the code with sys.argv[1:] = arguments."""
-    return subprocess.Popen([sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)], stdout=-1, stderr=-1, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)], stdout=-1, stderr=-1, text=True
+    )
 
 
 def finish(run, *indices):
@@ -323,18 +325,19 @@ class TestLock:
 
     def test_ranks_that_outlive_rank_0_stop_and_are_waited_for(self, tmp_path, holder):
         first, second = holder(), holder(rank=1)
-        time.sleep(0.5)
-        assert second.poll() is None
         first.send_signal(signal.SIGKILL)
         first.wait()
+        time.sleep(0.5)
+        assert second.poll() is None  # what it still does counts
         run = RunFolder("sr", root=str(tmp_path))
         run.open("a: 1")
         assert second.wait(timeout=10) != 0
-        assert "Rank 0 of the run" in second.stderr.read()
+        assert list(run.finished()) == [1001]
+        assert f"Rank 1 stops: process {os.getpid()}" in second.stderr.read()
         run.close()
 
     def test_a_rank_that_does_not_share_the_folder_is_told(self, tmp_path):
-        with pytest.raises(RunError, match="Rank 3 does not see the run folder .* file system that all"):
+        with pytest.raises(RunError, match=r"Rank 3 does not see the run folder .* file system that all"):
             RunFolder("sr", root=str(tmp_path)).join(3)
 
     def test_a_worker_process_neither_keeps_nor_frees_it(self, run):

@@ -21,13 +21,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps
+from PIL import Image
+
+from cclight.data.decoding import UnreadableImage, decode, one_line
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
-
-
-class UnreadableImage(ValueError):
-    """A photograph that cannot be read; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +128,7 @@ class _Files(Source):
 
     @staticmethod
     def _load(index: int, name: str, file: Path) -> Photograph:
-        return Photograph(_decode(str(file), partial(Image.open, file)), index, name)
+        return Photograph(decode(str(file), partial(Image.open, file)), index, name)
 
 
 class ImageFolder(_Files):
@@ -184,10 +182,9 @@ class SamplePhotographs(_Files):
 class HFDataset(Source):
     """A split of a Hugging Face data set: on the hub, or a folder of parquet, arrow or image files, or made by `save_to_disk`.
 
-    Streaming reads the rows in order and downloads nothing to disk. Every process and every worker reads the whole stream and
-    decodes its own share of it, because only counting numbers the rows of a stream: n processes with m workers read n (1 + m)
-    times what one reads (n without workers), at the price of a read, not of a decoding. A folder made by `save_to_disk` is
-    memory-mapped and needs no streaming.
+    Streaming reads the rows in order and keeps no copy on disk. Only counting numbers the rows of a stream, so every worker of
+    every process reads all of it and decodes its own share: n processes of m workers download it n · m times. Where that
+    matters, set a limit or do without streaming. A folder made by `save_to_disk` is memory-mapped and needs no streaming.
 
     Args:
         path: the data set's name on the hub ("owner/name"), or a folder.
@@ -232,12 +229,12 @@ class HFDataset(Source):
             return datasets.load_dataset(folder.as_posix(), self.name, split=self.split, streaming=self.streaming)
         except FileNotFoundError as error:  # datasets' own errors of this kind are subclasses, too
             wanted = "file that datasets reads" if folder.is_dir() else "data set of that name, here or on the hub,"
-            raise FileNotFoundError(f"HFDataset finds no {wanted} at {self.path} ({_line(error)}).") from error
+            raise FileNotFoundError(f"HFDataset finds no {wanted} at {self.path} ({one_line(error)}).") from error
         except ValueError as error:
-            raise ValueError(f"HFDataset cannot open split {self.split!r} of {self.path}: {_line(error)}") from error
+            raise ValueError(f"HFDataset cannot open split {self.split!r} of {self.path}: {one_line(error)}") from error
         except ConnectionError as error:
             raise ConnectionError(
-                f"HFDataset finds no folder {self.path} and cannot reach the hub ({_line(error)}): give a folder, or connect."
+                f"HFDataset finds no folder {self.path} and no hub ({one_line(error)}): give a folder, or connect."
             ) from error
 
     def _saved(self, saved: Any) -> Any:
@@ -319,41 +316,12 @@ class HFDataset(Source):
             name = _safe(Path(encoded["path"] or "").stem) or name
             return ImageFeature().decode_example(encoded)
 
-        image = _decode(place, read)
+        image = decode(place, read)
         return Photograph(image, index, name)
-
-
-def _decode(place: str, read: Callable[[], Image.Image]) -> Image.Image:
-    """What `read` opens, upright and in RGB with 8 bits a channel.
-
-    Raises:
-        UnreadableImage: naming the place.
-    """
-    try:
-        with read() as image:
-            image.load()
-            return _rgb(ImageOps.exif_transpose(image))
-    except Exception as error:  # Pillow meets broken files with OSError, SyntaxError, ValueError, struct.error and more
-        raise UnreadableImage(f"{place} cannot be read as an image ({type(error).__name__}: {_line(error)})") from error
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F":
-        raise ValueError("floating-point pixels have no agreed range, save them with 8 or 16 bits")
-    if image.mode.startswith("I"):
-        # Sixteen bits; Pillow's own conversion would clip them at 255.
-        image = image.convert("I").point(lambda value: value * (1 / 257) + 0.5).convert("L")
-    if image.mode == "P":
-        image = image.convert("RGBA")
-    return image.convert("RGB")
 
 
 def _same(value: Any) -> Any:
     return value
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def _safe(name: str) -> str:

@@ -103,7 +103,7 @@ class LinearOperator(Operator):
         """H⁺ y, back in image shape (B, C, H, W); here by conjugate gradients, from any y, also outside the range of H."""
         solution = least_squares(self, self.adjoint, y, self.tolerance, self.max_iterations)
         worst = float(solution.residual.max())
-        if worst > self.tolerance:
+        if not worst <= self.tolerance:
             warnings.warn(
                 f"{type(self).__name__}: conjugate gradients stopped after {solution.iterations} iterations at a residual of "
                 f"{worst:.1e}, short of the tolerance {self.tolerance:.1e}: raise max_iterations or the tolerance.",

@@ -5,8 +5,8 @@ in the range of Hᵀ, and so converge to it:
 
     r = y,  g = p = Hᵀ r;     α = |g|² / |H p|²,   x += α p,   r -= α H p,   g' = Hᵀ r,   p = g' + (|g'|² / |g|²) p.
 
-It searches the same spaces as conjugate gradients on H Hᵀ u = y with x = Hᵀ u, at the same cost; but that one breaks down where y,
-because of noise, lies outside the range of H.
+It searches the same spaces as conjugate gradients on H Hᵀ u = y with x = Hᵀ u, at the same cost; but that one breaks down
+where y, because of noise, lies outside the range of H.
 
 Reference:
     Hestenes and Stiefel, Methods of Conjugate Gradients for Solving Linear Systems, 1952, section 10.
@@ -61,7 +61,7 @@ def least_squares(
     squared = start = _squared_norm(g)
     iterations = 0
     while iterations < max_iterations:
-        working = squared > tolerance**2 * start
+        working = ~(squared <= tolerance**2 * start)  # a NaN goes on working, and stays in sight
         if not working.any():
             break
         iterations += 1

@@ -1,6 +1,6 @@
 r"""JPEG compression, differentiable, as the encoder and decoder in Pillow (libjpeg) do it.
 
-    x -> grey levels -> Y'CbCr -> chroma halved (4:2:0) -> DCT of 8×8 blocks -> round(C / Q) -> C' = Q · that -> and all the way back.
+    x -> grey levels -> Y'CbCr -> chroma halved (4:2:0) -> DCT of 8×8 blocks C -> Q · round(C / Q) -> and all the way back.
 
 What makes it agree with libjpeg rather than only look like it: integers after every stage, the encoder's alternating bias
 when it halves the chroma, the decoder's triangle filter (1/4, 3/4) when it doubles it, and edges continued by their last
@@ -65,9 +65,6 @@ class JPEG(Operator):
 
     def pinv(self, y: Tensor) -> Tensor:
         return y
-
-    def project(self, x: Tensor) -> Tensor:
-        return self(x)
 
     def check_images(self, shape: tuple[int, ...]) -> None:
         if shape[-3] not in (1, 3):
@@ -166,7 +163,9 @@ def _double(chroma: Tensor) -> Tensor:
     if chroma.shape[3] <= 2:  # libjpeg finds these too narrow for its filter
         return chroma.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
     padded = functional.pad(chroma, (1, 1, 1, 1), mode="replicate")
-    rows = torch.stack([3 * padded[:, :, 1:-1] + padded[:, :, :-2], 3 * padded[:, :, 1:-1] + padded[:, :, 2:]], dim=3).flatten(2, 3)
+    rows = torch.stack([3 * padded[:, :, 1:-1] + padded[:, :, :-2], 3 * padded[:, :, 1:-1] + padded[:, :, 2:]], dim=3).flatten(
+        2, 3
+    )
     left = _step((3 * rows[..., 1:-1] + rows[..., :-2]) / 16)
     right = _step((3 * rows[..., 1:-1] + rows[..., 2:]) / 16, 7 / 16)
     return torch.stack([left, right], dim=4).flatten(3)

@@ -42,9 +42,6 @@ class Quantization(Operator):
     def pinv(self, y: Tensor) -> Tensor:
         return y
 
-    def project(self, x: Tensor) -> Tensor:
-        return self(x)
-
 
 class HDR(Operator):
     """Overexposed: gain · x, clipped to [-1, 1].
@@ -64,9 +61,6 @@ class HDR(Operator):
 
     def pinv(self, y: Tensor) -> Tensor:
         return y / self.gain
-
-    def project(self, x: Tensor) -> Tensor:
-        return x.clamp(-1 / self.gain, 1 / self.gain)
 
 
 class PhaseRetrieval(Operator):
@@ -104,7 +98,9 @@ class PhaseRetrieval(Operator):
         for candidate in (side, side - 1, side + 1):
             if candidate + 2 * self._padding(candidate) == padded:
                 return candidate
-        raise ValueError(f"No image gives a side of {padded} at an oversampling of {self.oversampling}: use its own measurements.")
+        raise ValueError(
+            f"No image gives a side of {padded} at an oversampling of {self.oversampling}: use its own measurements."
+        )
 
 
 class NonlinearBlur(Operator):

@@ -52,6 +52,9 @@ class Colorization(SpectralOperator):
         super().__init__()
         self._basis = Table(self._make_basis)
 
+    def image_shape(self, measurement_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return 3, *measurement_shape[1:]
+
     def forward(self, x: Tensor) -> Tensor:
         self.check_images(tuple(x.shape))
         scale, basis = self._basis.like("", x)

@@ -45,6 +45,10 @@ class SeparableOperator(SpectralOperator):
     def matrix(self, length: int) -> Tensor:
         """The 1-D matrix A of a side, (length / factor, length), float64 on the CPU, before small singular values go."""
 
+    def image_shape(self, measurement_shape: tuple[int, ...]) -> tuple[int, ...]:
+        channels, height, width = measurement_shape
+        return channels, height * self.factor, width * self.factor
+
     def forward(self, x: Tensor) -> Tensor:
         self.check_images(tuple(x.shape))
         vertical, horizontal = (self._forward.like(length, x) for length in x.shape[-2:])

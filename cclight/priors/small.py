@@ -87,17 +87,17 @@ class SmallUNet(nn.Module):
         phase = log_ratio[:, None] * self.frequencies
         embedding = self.embed(torch.cat([log_ratio[:, None] / 4, phase.sin(), phase.cos()], dim=1))
         h = self.stem(functional.pixel_unshuffle(x, 2))
-        skips = []
-        for blocks, shrink in zip(self.down, self.shrink, strict=True):
-            for block in blocks:
+        skips: list[Tensor] = []
+        for level, shrink in zip(self.down, self.shrink, strict=True):
+            for block in level:  # type: ignore[attr-defined]
                 h = block(h, embedding)
             skips.append(h)
             h = shrink(h)
         for block in self.bottom:
             h = block(h, embedding)
-        for blocks, grow in zip(reversed(self.up), reversed(self.grow), strict=True):
+        for level, grow in zip(reversed(self.up), reversed(self.grow), strict=True):
             h = skips.pop() + functional.interpolate(grow(h), scale_factor=2.0, mode="nearest")
-            for block in blocks:
+            for block in level:  # type: ignore[attr-defined]
                 h = block(h, embedding)
         return functional.pixel_shuffle(self.head(functional.silu(h)), 2)
 
@@ -154,7 +154,9 @@ def load(weights: str | None = None) -> SmallUNet:
     except SafetensorError as error:
         raise ValueError(f"{path} is no readable safetensors file ({error}): make it with `cclight export`.") from error
     if metadata.get("format") != FORMAT:
-        raise ValueError(f"{path} is no export of a SmallPrior (format {metadata.get('format')!r}): make it with `cclight export`.")
+        raise ValueError(
+            f"{path} is no export of a SmallPrior (format {metadata.get('format')!r}): make it with `cclight export`."
+        )
     widths, depths = (tuple(int(n) for n in metadata[key].split(",") if n.strip()) for key in ("widths", "depths"))
     network = SmallUNet(widths, depths)
     network.load_state_dict(state)

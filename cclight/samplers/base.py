@@ -129,7 +129,7 @@ class Sampler(ABC):
         reference: BibTeX of the paper to cite, or an empty string.
     """
 
-    requires: type[Operator] = Operator
+    requires: type[Operator] = Operator  # type: ignore[type-abstract]
     reference: str = ""
 
     @abstractmethod

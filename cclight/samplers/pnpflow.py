@@ -24,7 +24,7 @@ from cclight.operators.base import LinearOperator
 from cclight.samplers.base import Problem, Sampler
 from cclight.samplers.timesteps import Spacing, check_grid, timesteps
 
-POWER_ITERATIONS = 20
+POWER_ITERATIONS = 100
 
 
 class PnPFlow(Sampler):

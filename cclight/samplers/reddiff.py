@@ -32,7 +32,7 @@ class REDDiff(Sampler):
     Args:
         steps: network evaluations.
         lam: λ >= 0, the weight of the prior.
-        lr: Adam's step size; the published code has 0.1 to 0.5.
+        lr: Adam's step size; the published code goes up to 0.5.
         timesteps: how the steps are spaced, see `cclight.samplers.timesteps`.
 
     Raises:
@@ -46,7 +46,7 @@ class REDDiff(Sampler):
   year = {2024}
 }"""
 
-    def __init__(self, steps: int = 100, lam: float = 0.25, lr: float = 0.5, timesteps: Spacing = "uniform") -> None:
+    def __init__(self, steps: int = 100, lam: float = 0.25, lr: float = 0.1, timesteps: Spacing = "uniform") -> None:
         check_grid(steps, 0.0, 1.0, timesteps)
         if lam < 0 or lr <= 0:
             raise ValueError(f"lam is >= 0 and lr positive, got {lam} and {lr}.")

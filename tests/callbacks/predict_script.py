@@ -6,6 +6,7 @@ Only the restoration is a stand-in: H⁺y plus a little noise of the image's own
 import argparse
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -13,6 +14,7 @@ import time
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from torch import nn
 
 from cclight.callbacks.images import ImageWriter
 from cclight.callbacks.metrics import MetricsCallback
@@ -20,7 +22,8 @@ from cclight.callbacks.resume import Resume
 from cclight.callbacks.table import SummaryTable
 from cclight.data.datamodule import RestorationDataModule
 from cclight.data.sources import ImageFolder
-from cclight.metrics import LPIPS, PSNR, SSIM
+from cclight.distances import FeatureDistances
+from cclight.metrics import LPIPS, PSNR, SSIM, Unavailable
 from cclight.operators.pixelwise import AveragePooling
 from cclight.restorer import Restored
 from cclight.runs import RunError, RunFolder
@@ -57,30 +60,52 @@ class PseudoinverseRestorer(LightningModule):
         )
 
 
-def arguments():
+class Colours(nn.Module):
+    """Features for FID and KID: the mean and the spread of each colour. One rank may lack them."""
+
+    def __init__(self, unavailable_on=-1):
+        super().__init__()
+        self.unavailable_on = unavailable_on
+
+    def forward(self, images):
+        if self.unavailable_on == rank_zero_only.rank:
+            raise Unavailable("this rank has no weights")
+        pixels = images.double().flatten(2) / 255
+        return torch.cat([pixels.mean(-1), pixels.std(-1)], dim=1).float()
+
+
+def arguments(line=None):
     parser = argparse.ArgumentParser()
     parser.add_argument("photographs")
     parser.add_argument("root")
     parser.add_argument("--devices", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=3)
+    parser.add_argument("--image-size", type=int, default=16)
     parser.add_argument("--config", default="seed: 0")
     parser.add_argument("--nan", type=json.loads, default=[])
     parser.add_argument("--kill-at", type=int, default=-1)
     parser.add_argument("--kill-rank", type=int, default=0)
+    parser.add_argument("--grid", type=int, default=3)
+    parser.add_argument("--unavailable-on", type=int, default=-1)
     parser.add_argument("--pause", type=float, default=0.0)
-    parser.add_argument("--lpips", action="store_true")
-    parser.add_argument("--measurements", action="store_true")
-    parser.add_argument("--overwrite", action="store_true")
-    parser.add_argument("--resume", action="store_true")
-    return parser.parse_args()
+    parser.add_argument("--file-size-limit", type=int, default=0)
+    for flag in ("lpips", "distances", "measurements", "overwrite", "resume"):
+        parser.add_argument(f"--{flag}", action="store_true")
+    return parser.parse_args(line)
 
 
-def main():
-    options = arguments()
+def predict(options):
+    """Run it; returns the run folder, the metrics callback and the indices restored by this process."""
     run = RunFolder("run", root=options.root, overwrite=options.overwrite, resume=options.resume)
     if rank_zero_only.rank == 0:
         run.open(options.config)
-    metrics = MetricsCallback(run, per_image=[PSNR(), SSIM(), *([LPIPS("squeeze")] if options.lpips else [])])
+    if options.file_size_limit:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (options.file_size_limit, options.file_size_limit))
+    per_image = [PSNR(), SSIM(), *([LPIPS("squeeze")] if options.lpips else [])]
+    distances = (
+        FeatureDistances(Colours(options.unavailable_on), kid_subset_size=5, kid_subsets=10) if options.distances else None
+    )
+    metrics = MetricsCallback(run, per_image, distances)
     trainer = Trainer(
         accelerator="cpu",
         devices=options.devices,
@@ -89,23 +114,28 @@ def main():
         enable_progress_bar=False,
         enable_model_summary=False,
         inference_mode=False,
-        callbacks=[Resume(run), ImageWriter(run, grid=3), metrics, SummaryTable(run)],
+        use_distributed_sampler=False,
+        callbacks=[Resume(run), ImageWriter(run, grid=options.grid), metrics, SummaryTable(run)],
     )
     model = PseudoinverseRestorer(options)
     data = RestorationDataModule(
         ImageFolder(options.photographs),
         model.operator,
-        image_size=16,
+        image_size=options.image_size,
         batch_size=options.batch_size,
         measurements=options.measurements,
     )
-    trainer.predict(model, datamodule=data, return_predictions=False)
+    try:
+        trainer.predict(model, datamodule=data, return_predictions=False)
+    finally:
+        run.close()
     print(f"rank {trainer.global_rank} restored {sorted(model.restored_here)}")
+    return run, metrics, sorted(model.restored_here)
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     try:
-        main()
+        predict(arguments())
     except RunError as error:
         sys.exit(f"error: {error}")

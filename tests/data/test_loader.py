@@ -9,6 +9,9 @@ from cclight.data.sources import HFDataset, ImageFolder
 from tests.data.conftest import picture
 from tests.data.test_sources import Numbers
 
+# Torch thinks three workers too many for a small machine.
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
+
 SMALL = Preprocessing(size=(8, 8), resize=False)
 
 

@@ -8,8 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cclight.operators.base import SpectralOperator
+from cclight.operators.base import LinearOperator, Operator, SpectralOperator
+from cclight.operators.compose import Compose, LinearCompose
+from cclight.operators.iterative import MotionBlur
+from cclight.operators.jpeg import JPEG
+from cclight.operators.kernels import FixedKernel
 from cclight.operators.masks import Box, FreeForm, Inpainting, RandomPixels
+from cclight.operators.nonlinear import HDR, NonlinearBlur, PhaseRetrieval, Quantization
 from cclight.operators.pixelwise import AveragePooling, Colorization, Denoising
 from cclight.operators.separable import BicubicDownsampling, GaussianBlur, UniformBlur
 
@@ -29,7 +34,21 @@ SPECTRAL: dict[str, SpectralOperator] = {
     "colorization": Colorization(),
     "denoising": Denoising(),
 }
-LINEAR = SPECTRAL
+# Well-conditioned, so that conjugate gradients reach the tolerance of the identities.
+ITERATIVE: dict[str, LinearOperator] = {
+    "motion": MotionBlur(FixedKernel(torch.tensor([[0.0, 0.1, 0.0], [0.0, 1.0, 0.2], [0.0, 0.0, 0.1]])), tolerance=1e-11),
+    "compose": LinearCompose([GaussianBlur(0.6, 5), AveragePooling(2)], tolerance=1e-11),
+}
+LINEAR: dict[str, LinearOperator] = {**SPECTRAL, **ITERATIVE}
+NONLINEAR: dict[str, Operator] = {
+    "jpeg": JPEG(20),
+    "quantization": Quantization(3),
+    "hdr": HDR(),
+    "phase_retrieval": PhaseRetrieval(),
+    "nonlinear_blur": NonlinearBlur(torch.nn.Tanh()),
+    "compose_nonlinear": Compose([AveragePooling(2), HDR()]),
+}
+ALL: dict[str, Operator] = {**LINEAR, **NONLINEAR}
 
 cases = given(
     height=st.sampled_from([8, 16, 24]),
@@ -65,6 +84,7 @@ def test_the_adjoint_passes_the_dot_product_test(name, height, width, batch, dty
 @pytest.mark.parametrize("name", LINEAR)
 @settings(max_examples=8, deadline=None)
 @cases
+@pytest.mark.filterwarnings("ignore:.*conjugate gradients stopped")
 def test_p_is_the_orthogonal_projector_of_the_pseudoinverse(name, height, width, batch, dtype, seed):
     operator = LINEAR[name]
     x = draw((batch, 3, height, width), dtype, seed)
@@ -106,9 +126,30 @@ def test_the_spectrum_is_the_singular_value_decomposition(name, height, width, b
     assert_near(operator.from_spectral((s > 0) * z), operator.project(x), dtype)  # P = V [s > 0] Vᵀ
 
 
-@pytest.mark.parametrize("name", LINEAR)
+@pytest.mark.parametrize("name", ALL)
+def test_each_image_is_taken_by_itself_and_comes_back_in_shape(name):
+    operator = ALL[name]
+    x = draw((3, 3, 16, 24), torch.float32, 0).clamp(-1, 1)
+    operator.check_images((3, 16, 24))
+    y = operator(x)
+    assert operator.pinv(y).shape == operator.project(x).shape == x.shape
+    assert_near(operator(x[1:2]), y[1:2], torch.float32)
+    assert_near(operator.project(x[1:2]), operator.project(x)[1:2], torch.float32)
+    assert_near(operator.pinv(y), operator.project(x), torch.float32)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_its_gradient_reaches_the_image(name):
+    x = draw((1, 3, 16, 16), torch.float32, 0).clamp(-0.3, 0.3).requires_grad_()
+    y = ALL[name](x)
+    (gradient,) = torch.autograd.grad(y.square().sum(), x)
+    assert torch.isfinite(gradient).all()
+    assert gradient.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_copies_and_pickles_compute_the_same(name):
-    operator = LINEAR[name]
+    operator = ALL[name]
     x = draw((1, 3, 16, 24), torch.float32, 0)
     y = operator(x)
     assert torch.equal(copy.deepcopy(operator)(x), y)

@@ -10,7 +10,7 @@ from torch import nn
 def weight(key, shape):
     u = 2 * torch.rand(shape, generator=torch.Generator().manual_seed(zlib.crc32(key.encode()))) - 1
     if len(shape) >= 2:
-        # In this order: another one rounds now and then to the next float16, which shows as 2e-5 in a full-size network's output.
+        # In this order: another rounds now and then to the next float16, which shows as 2e-5 in a full-size network's output.
         value = u * (1.7 / torch.Size(shape[1:]).numel() ** 0.5)
     else:
         value = 1 + 0.1 * u if key.endswith("weight") else 0.1 * u

@@ -24,7 +24,7 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves CONTENT; `breaks` says after how many bytes the server's next responses break off, `ranges` whether Range works."""
+    """Serves CONTENT; `breaks` says after how many bytes the server's next responses break off, `ranges` if Range works."""
 
     def log_message(self, *args):
         pass

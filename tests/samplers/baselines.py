@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from cclight.operators.base import LinearOperator, SpectralOperator
-from cclight.paths import GaussianPath, OTPath, VPPath
 from cclight.parameterization import Epsilon, Velocity
+from cclight.paths import GaussianPath, OTPath, VPPath
 from cclight.priors.mixture import GaussianMixture, MixturePosterior
-from cclight.samplers.base import Problem, Sampler
+from cclight.samplers.base import Sampler
 from tests.samplers.golden import SHAPE, load, mask
 
 
@@ -122,3 +122,86 @@ def golden_run(golden: Path, name: str) -> GoldenRun:
         noise_calls=meta["noise_calls"],
         bank=bank,
     )
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def small_mixture(path: GaussianPath) -> GaussianMixture:
+    """Three broad, correlated components on (1, 4, 4)."""
+    factors = 0.4 * normal(3, 16, 4)
+    covariances = factors @ factors.mT + 0.3 * torch.eye(16, dtype=torch.float64)
+    return GaussianMixture(0.7 * normal(3, 16, seed=1), covariances, None, path, NETWORKS[path], (1, 4, 4))
+
+
+def one_gaussian(path: GaussianPath, variance: float) -> GaussianMixture:
+    """One isotropic component on (1, 4, 4)."""
+    return GaussianMixture(0.5 * normal(1, 16, seed=2), torch.tensor([variance]), None, path, NETWORKS[path], (1, 4, 4))
+
+
+NETWORKS: dict[GaussianPath, Epsilon | Velocity] = {VPPath(): Epsilon(), OTPath(): Velocity()}
+PATHS = list(NETWORKS)
+
+
+class Cell(NamedTuple):
+    """One measurement, restored many times: the restorations ought to be samples of its posterior."""
+
+    prior: GaussianMixture
+    operator: LinearOperator
+    y: Tensor
+    noise_std: float
+    posterior: MixturePosterior
+
+    def restore(self, sampler: Sampler, n: int = 256) -> Tensor:
+        return sampler.sample(
+            self.prior,
+            self.operator,
+            self.y.expand(n, *self.y.shape[1:]),
+            normal(n, *self.prior.image_shape, seed=6),
+            noise_std=self.noise_std,
+            generators=[torch.Generator().manual_seed(i) for i in range(n)],
+        ).image
+
+
+def cell(prior: GaussianMixture, operator: LinearOperator, noise_std: float) -> Cell:
+    y = operator(prior.sample(1, torch.Generator().manual_seed(3)))
+    y = y + noise_std * normal(*y.shape, seed=9)
+    return Cell(prior, operator, y, noise_std, prior.posterior(operator, y, noise_std))
+
+
+def sliced_wasserstein(a: Tensor, b: Tensor) -> float:
+    """Mean 1-D transport distance over 64 random directions, from equally many samples."""
+    directions = torch.nn.functional.normalize(normal(a[0].numel(), 64, seed=5), dim=0)
+    projected = [(x.flatten(1) @ directions).sort(dim=0).values for x in (a, b)]
+    return float((projected[0] - projected[1]).abs().mean())
+
+
+def distances(problem: Cell, samplers: list[Sampler]) -> list[float]:
+    """How far each sampler's restorations are from the posterior; the prior's own samples are at 1."""
+    reference = problem.posterior.sample(256, torch.Generator().manual_seed(4))[0]
+    scale = sliced_wasserstein(problem.prior.sample(256, torch.Generator().manual_seed(1)), reference)
+    return [sliced_wasserstein(problem.restore(sampler), reference) / scale for sampler in samplers]
+
+
+def mean_errors(problem: Cell, samplers: list[Sampler]) -> list[float]:
+    """How far the mean of each sampler's restorations is from the posterior mean; the prior's mean is at 1."""
+    mean, prior = problem.posterior.mean[0], problem.prior
+    scale = (torch.einsum("k,kd->d", prior.log_weights.exp(), prior.means) - mean.flatten()).norm()
+    return [float((problem.restore(sampler, 64).mean(0) - mean).norm() / scale) for sampler in samplers]
+
+
+def assert_images_do_not_meet(sampler: Sampler, operator: LinearOperator, noise_std: float = 0.0) -> None:
+    """Alone or in a batch, an image is restored to the same numbers."""
+    prior = small_mixture(VPPath())
+    y = operator(prior.sample(3, torch.Generator().manual_seed(3)))
+    noise = normal(3, 1, 4, 4, seed=6)
+    together = sampler.sample(prior, operator, y, noise, noise_std=noise_std, generators=seeded(0, 1, 2)).image
+    for i in range(3):
+        part = slice(i, i + 1)
+        alone = sampler.sample(prior, operator, y[part], noise[part], noise_std=noise_std, generators=seeded(i)).image
+        torch.testing.assert_close(alone, together[part], rtol=1e-9, atol=1e-9)
+
+
+def seeded(*seeds: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in seeds]

@@ -49,7 +49,9 @@ def test_pigfm_agrees_with_the_papers_code(golden):
 def test_float32_agrees_with_float64(golden, pattern):
     for case in cases(golden, pattern):
         flow = pattern.startswith("flow")
-        sampler = PiGDM(5, 15.0, schedule="inverse_variance" if flow else "constant", integrator="euler" if flow else "exponential")
+        sampler = PiGDM(
+            5, 15.0, schedule="inverse_variance" if flow else "constant", integrator="euler" if flow else "exponential"
+        )
         exact = sampler.sample(case.prior, case.operator, case.y, case.noises[0]).image
         single = sampler.sample(case.prior, case.operator, case.y.float(), case.noises[0].float()).image
         assert relative(single, exact) < 1e-4, case.name
@@ -81,7 +83,10 @@ def test_one_network_call_and_one_vjp_a_step():
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"integrator": "rk4"}, "Unknown integrator 'rk4': choose exponential or euler"), ({"guidance": -0.1}, "guidance is a weight")],
+    [
+        ({"integrator": "rk4"}, "Unknown integrator 'rk4': choose exponential or euler"),
+        ({"guidance": -0.1}, "guidance is a weight"),
+    ],
 )
 def test_bad_settings_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):

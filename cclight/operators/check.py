@@ -1,0 +1,169 @@
+"""Does an operator keep its promises? The identities behind `cclight check-operator my_module.MyOperator`."""
+
+from __future__ import annotations
+
+import math
+import os
+import pkgutil
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+
+import torch
+from torch import Tensor
+
+from cclight.operators.base import LinearOperator, Operator, SpectralOperator
+
+EXACT = 1e-3  # relative, in float32
+ITERATIVE = 0.25  # for H⁺ by conjugate gradients, which go only as far as their tolerance wants
+
+
+@dataclass(frozen=True)
+class Check:
+    """One identity, tried on random images.
+
+    Attributes:
+        name: the identity, such as "P² = P".
+        error: the relative distance between its two sides, >= 0.
+        tolerance: the largest error that passes.
+    """
+
+    name: str
+    error: float
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the identity holds; a NaN does not."""
+        return self.error <= self.tolerance
+
+
+def check_operator(operator: Operator, image_shape: tuple[int, int, int] = (3, 32, 32), seed: int = 0) -> list[Check]:
+    """Try the identities that an operator of its type must meet, in float32.
+
+    Args:
+        operator: any operator.
+        image_shape: (C, H, W) of the random images, which the operator must take.
+        seed: which random images.
+
+    Returns:
+        The checks: of batch and shapes for every operator, of linearity, adjoint, pseudoinverse and projector for a linear
+        one, of the singular value decomposition for a spectral one.
+
+    Raises:
+        ValueError: where the operator does not take images of this shape.
+    """
+    operator.check_images(image_shape)
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(shape: Sequence[int]) -> Tensor:
+        return torch.randn(tuple(shape), generator=generator)
+
+    with torch.no_grad(), warnings.catch_warnings():
+        # What conjugate gradients warn of shows in the errors.
+        warnings.simplefilter("ignore")
+        x = draw((2, *image_shape)).clamp(-1, 1)
+        checks = list(_any(operator, x))
+        if isinstance(operator, LinearOperator):
+            y = operator(x)
+            checks += _linear(operator, draw(x.shape), draw(x.shape), draw(y.shape).to(y.dtype), draw(y.shape).to(y.dtype))
+        if isinstance(operator, SpectralOperator):
+            checks += _spectral(operator, draw(x.shape))
+    return checks
+
+
+def _any(operator: Operator, x: Tensor) -> Iterator[Check]:
+    y = operator(x)
+    yield Check("H takes each image by itself", _distance(operator(x[1:]), y[1:]), EXACT)
+    px = operator.project(x)
+    yield Check(
+        "H⁺ leads back to the image's shape", 0.0 if px.shape == x.shape == operator.pinv(y).shape else torch.inf, EXACT
+    )
+    yield Check("P = H⁺ H", _distance(px, operator.pinv(y)), EXACT)
+
+
+def _linear(operator: LinearOperator, x: Tensor, z: Tensor, y: Tensor, w: Tensor) -> Iterator[Check]:
+    iterative = type(operator).pinv is LinearOperator.pinv
+    tolerance = ITERATIVE if iterative else EXACT
+    hx = operator(x)
+    yield Check("H (2x - 3z) = 2 H x - 3 H z", _distance(operator(2 * x - 3 * z), 2 * hx - 3 * operator(z)), EXACT)
+    yield Check("<H x, y> = <x, Hᵀ y>", _symmetry(hx, y, x, operator.adjoint(y)), EXACT)
+    px, pz, inverse = operator.project(x), operator.project(z), operator.pinv(y)
+    yield Check("P² = P", _distance(operator.project(px), px), tolerance)
+    yield Check("Pᵀ = P", _symmetry(px, z, x, pz), tolerance)
+    yield Check("H H⁺ H = H", _distance(operator(px), hx), tolerance)
+    if not iterative:  # a y out of H's range asks more of conjugate gradients than any measurement does
+        yield Check("H⁺ H H⁺ = H⁺", _distance(operator.pinv(operator(inverse)), inverse), tolerance)
+    yield Check("(H H⁺)ᵀ = H H⁺", _symmetry(operator(inverse), w, y, operator(operator.pinv(w))), tolerance)
+
+
+def _spectral(operator: SpectralOperator, x: Tensor) -> Iterator[Check]:
+    s = operator.singular_values(tuple(x.shape[1:])).to(x)
+    z = operator.spectral(x)
+    yield Check("V Vᵀ = I", _distance(operator.from_spectral(z), x), EXACT)
+    yield Check("Vᵀ V = I", _distance(operator.spectral(operator.from_spectral(x)), x), EXACT)
+    yield Check("|Vᵀ x| = |x|", _distance(z.norm(), x.norm()), EXACT)
+    yield Check("Hᵀ H = V S² Vᵀ", _distance(operator.from_spectral(s**2 * z), operator.adjoint(operator(x))), EXACT)
+    yield Check("P = V [S > 0] Vᵀ", _distance(operator.from_spectral((s > 0) * z), operator.project(x)), EXACT)
+
+
+def _distance(ours: Tensor, theirs: Tensor) -> float:
+    """||a - b|| / ||b||; infinite where the shapes differ."""
+    if ours.shape != theirs.shape:
+        return torch.inf
+    return float((ours - theirs).norm() / theirs.norm().clamp_min(1e-12))
+
+
+def _symmetry(ax: Tensor, y: Tensor, x: Tensor, aty: Tensor) -> float:
+    """|<A x, y> - <x, Aᵀ y>| in units of what random vectors as long as these give; infinite where the shapes differ."""
+    if ax.shape != y.shape or x.shape != aty.shape:
+        return torch.inf
+    left, right = (ax.conj() * y).sum().real, (x.conj() * aty).sum().real
+    return float((left - right).abs() / (ax.norm() * y.norm()).clamp_min(1e-12) * math.sqrt(y.numel()))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command: print a table of the checks.
+
+    Args:
+        arguments: the command line after `cclight check-operator`; None takes the process's own.
+
+    Returns:
+        The exit code: 0 where every check passed, 1 where one failed.
+    """
+    from jsonargparse import ArgumentParser
+    from rich.console import Console
+    from rich.table import Table
+
+    from cclight import operators
+
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # the user's own module lies where they are
+    for module in pkgutil.iter_modules(operators.__path__):
+        import_module(f"cclight.operators.{module.name}")  # so that short names are known
+    parser = ArgumentParser(
+        prog="cclight check-operator",
+        usage="cclight check-operator OPERATOR [--operator.ARGUMENT VALUE ...] [--image_shape [C,H,W]] [--seed SEED]",
+        description="Try the identities that an operator must meet on random images and print a table. "
+        "OPERATOR is a class such as my_module.MyOperator, or a YAML file with class_path and init_args.",
+    )
+    parser.add_subclass_arguments(Operator, "operator", required=True)
+    parser.add_argument("--image_shape", type=tuple[int, int, int], default=(3, 32, 32), help="channels, height and width")
+    parser.add_argument("--seed", type=int, default=0, help="which random images")
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words and not words[0].startswith("-"):
+        words.insert(0, "--operator")
+    settings = parser.instantiate(parser.parse_args(words))
+    operator, image_shape = settings.operator, tuple(settings.image_shape)
+    try:
+        operator.check_images(image_shape)
+    except ValueError as error:
+        parser.error(str(error))
+    checks = check_operator(operator, image_shape, settings.seed)
+    table = Table("identity", "relative error", "tolerance", "", title=type(operator).__name__)
+    for check in checks:
+        table.add_row(check.name, f"{check.error:.1e}", f"{check.tolerance:.1e}", "passed" if check.passed else "FAILED")
+    Console().print(table)
+    return 0 if all(check.passed for check in checks) else 1

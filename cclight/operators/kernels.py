@@ -1,0 +1,134 @@
+"""Blur kernels: how the camera moved while the shutter was open. Each draws itself as a small square that adds up to one."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+SUBSTEPS = 16  # points a pixel of the path: enough for a smooth line
+
+
+class Kernel(ABC):
+    """A blur kernel. To add one, subclass and write `__call__`."""
+
+    @abstractmethod
+    def __call__(self) -> Tensor:
+        """The kernel, (k, k) with k odd, nonnegative and of sum 1, float64 on the CPU; its centre pixel stays in place."""
+
+
+class LineKernel(Kernel):
+    """A straight movement at constant speed.
+
+    Args:
+        length: of the movement in pixels, > 0.
+        angle: its direction in degrees, 0 to the right, 90 upward.
+    """
+
+    def __init__(self, length: float = 15.0, angle: float = 30.0) -> None:
+        if not length > 0:
+            raise ValueError(f"LineKernel needs a length > 0, got {length}.")
+        self.length = length
+        self.angle = angle
+
+    def __call__(self) -> Tensor:
+        along = torch.linspace(-0.5, 0.5, math.ceil(self.length * SUBSTEPS) + 1, dtype=torch.float64) * self.length
+        angle = math.radians(self.angle)
+        return _splat(torch.stack([-math.sin(angle) * along, math.cos(angle) * along], dim=1))
+
+
+class ShakeKernel(Kernel):
+    """A shaking hand: a smooth random path.
+
+    Args:
+        extent: the distance from the kernel's centre to its border in pixels, >= 1.
+        seed: which path.
+    """
+
+    def __init__(self, extent: int = 10, seed: int = 0) -> None:
+        if extent < 1:
+            raise ValueError(f"ShakeKernel needs an extent of at least 1 pixel, got {extent}.")
+        self.extent = extent
+        self.seed = seed
+
+    def __call__(self) -> Tensor:
+        # A few random frequencies for each direction, the slow ones strong.
+        generator = torch.Generator().manual_seed(self.seed)
+        cosines, sines = torch.randn(2, 4, 2, generator=generator, dtype=torch.float64)
+        time = torch.linspace(0, math.pi, 8 * self.extent * SUBSTEPS, dtype=torch.float64)[:, None, None]
+        frequency = torch.arange(1, 5, dtype=torch.float64)[:, None]
+        path = ((cosines * torch.cos(frequency * time) + sines * torch.sin(frequency * time)) / frequency).sum(1)
+        path = path - path.mean(0)
+        return _splat(path * (self.extent / path.abs().max()))
+
+
+class FixedKernel(Kernel):
+    """A kernel given as a tensor.
+
+    Args:
+        values: (k, k) with k odd, nonnegative, not all zero; scaled to a sum of 1.
+
+    Raises:
+        ValueError: where the values are not such.
+    """
+
+    def __init__(self, values: Tensor) -> None:
+        if values.dim() != 2 or values.shape[0] != values.shape[1] or values.shape[0] % 2 == 0:
+            size = "×".join(map(str, values.shape))
+            raise ValueError(f"{self} is {size}: give a square with an odd side, so that it has a centre pixel.")
+        if not (values >= 0).all() or not values.sum() > 0:
+            raise ValueError(f"{self} has negative values or none but zeros: give nonnegative ones.")
+        self.values = values.double() / values.double().sum()
+
+    def __call__(self) -> Tensor:
+        return self.values
+
+    def __str__(self) -> str:
+        return "The blur kernel"
+
+
+class KernelFile(FixedKernel):
+    """A kernel from a grey-scale image file, its brightness the kernel's values.
+
+    Args:
+        path: a square image with an odd side, such as a PNG.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: where the file is no such image.
+    """
+
+    def __init__(self, path: str) -> None:
+        import numpy as np
+        from PIL import Image, UnidentifiedImageError
+
+        self.path = path
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"There is no kernel file {path}: give the path of a grey-scale image.")
+        try:
+            with Image.open(path) as image:
+                brightness = np.array(image.convert("L"))
+        except (UnidentifiedImageError, OSError) as error:
+            raise ValueError(f"The kernel file {path} is not a readable image ({error}): give a PNG.") from error
+        super().__init__(torch.from_numpy(brightness))
+
+    def __str__(self) -> str:
+        return f"The blur kernel {self.path}"
+
+
+def _splat(points: Tensor) -> Tensor:
+    """Points (n, 2), rows and columns from the centre, each spread over its four nearest pixels, in a square that holds all."""
+    radius = max(1, math.ceil(float(points.abs().max()) - 1e-9))
+    size = 2 * radius + 1
+    kernel = torch.zeros(size * size, dtype=torch.float64)
+    base = torch.floor(points).clamp(-radius, radius - 1)
+    part = points - base
+    for down in (0, 1):
+        for right in (0, 1):
+            weight = (part[:, 0] if down else 1 - part[:, 0]) * (part[:, 1] if right else 1 - part[:, 1])
+            place = (base + torch.tensor([down, right]) + radius).long()
+            kernel.index_add_(0, place[:, 0] * size + place[:, 1], weight)
+    return (kernel / kernel.sum()).view(size, size)

@@ -1,0 +1,140 @@
+"""Real processes: two ranks under gloo, kills and full disks. Each starts its own interpreters, so that all are slow."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cclight.runs import RunFolder
+
+SCRIPT = Path(__file__).with_name("predict_script.py")
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def command(tmp_path, photographs_of):
+    def make(*options, count=7, root="runs"):
+        return [sys.executable, str(SCRIPT), str(photographs_of(count)), str(tmp_path / root), *map(str, options)]
+
+    return make
+
+
+@pytest.fixture
+def run_apart(tmp_path, command):
+    """Predict in processes of its own; returns the run's path, the restored indices by rank, and the process."""
+
+    def run(*options, count=7, root="runs", fails=False):
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        process = subprocess.run(
+            command(*options, count=count, root=root), capture_output=True, text=True, timeout=120, env=environment, check=False
+        )
+        assert (process.returncode != 0) == fails, process.stderr
+        found = re.findall(r"rank (\d) restored (\[.*?\])", process.stdout)
+        return tmp_path / root / "run", {int(rank): json.loads(indices) for rank, indices in found}, process
+
+    return run
+
+
+def contents(path, besides=()):
+    return {
+        p.relative_to(path): p.read_bytes()
+        for p in path.rglob("*")
+        if p.is_file() and p.name not in (".lock", *besides) and p.parent.name not in ("records", "rows")
+    }
+
+
+def assert_same_results(one, two, besides=()):
+    """All pictures are the same bytes, all metrics the same to 1e-6."""
+    a, b = (contents(path, besides=("metrics.json", "metrics.csv", "config.yaml", *besides)) for path in (one, two))
+    assert a.keys() == b.keys()
+    assert all(a[path] == b[path] for path in a)
+    m, n = (json.loads((path / "metrics.json").read_text()) for path in (one, two))
+    assert m["images"] == n["images"]
+    assert m["metrics"].keys() == n["metrics"].keys()
+    for name, metric in m["metrics"].items():
+        assert metric["mean"] == pytest.approx(n["metrics"][name]["mean"], abs=1e-6), name
+        assert metric["interval"] == pytest.approx(n["metrics"][name]["interval"], abs=1e-6), name
+
+
+@pytest.fixture
+def whole(run_here):
+    """The run in one process, which every other way must meet."""
+    return run_here("--distances", root="whole")[0].path
+
+
+def test_two_ranks_give_what_one_gives(whole, run_apart):
+    path, restored, _ = run_apart("--devices", 2, "--distances")
+    assert restored == {0: [0, 2, 4, 6], 1: [1, 3, 5]}
+    assert_same_results(path, whole)
+
+
+def test_a_rank_without_images(run_here, run_apart):
+    run, _, _ = run_here("--distances", count=1, root="whole")
+    path, restored, _ = run_apart("--devices", 2, "--distances", count=1)
+    assert restored == {0: [0], 1: []}
+    expected, results = (json.loads((p / "metrics.json").read_text()) for p in (run.path, path))
+    assert results == expected
+    assert results["images"] == 1
+    assert "needs 2 images" in results["metrics"]["fid"]["unavailable"]
+
+
+def test_a_metric_that_one_rank_lacks_is_unavailable_and_nobody_hangs(run_apart):
+    path, _, _ = run_apart("--devices", 2, "--distances", "--unavailable-on", 1)
+    metrics = json.loads((path / "metrics.json").read_text())["metrics"]
+    assert metrics["fid"]["unavailable"] == metrics["kid"]["unavailable"] == "this rank has no weights"
+    assert metrics["psnr"]["images"] == 7
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_rank_ends_the_run_and_the_same_command_finishes_it(whole, run_apart, rank):
+    kill_at = 4 + rank  # its third image
+    options = ("--devices", 2, "--batch-size", 1, "--distances", "--pause", 0.3)
+    path, _, _ = run_apart(*options, "--kill-rank", rank, "--kill-at", kill_at, fails=True)
+    assert not (path / "metrics.json").exists()
+    done = set(RunFolder("run", root=str(path.parent)).finished())
+    assert {rank, rank + 2} <= done
+    assert kill_at not in done
+    _, restored, _ = run_apart(*options)
+    again = {index for indices in restored.values() for index in indices}
+    # A rank that outlived the kill may have finished one more image meanwhile.
+    assert kill_at in again
+    assert not again & done
+    assert_same_results(path, whole)
+
+
+def test_a_kill_in_the_middle_and_another_number_of_ranks(whole, run_apart):
+    path, _, _ = run_apart("--batch-size", 2, "--kill-at", 5, fails=True)
+    assert list(RunFolder("run", root=str(path.parent)).finished()) == [0, 1, 2, 3]
+    _, restored, _ = run_apart("--devices", 2, "--distances")
+    assert restored == {0: [4, 6], 1: [5]}
+    assert_same_results(path, whole)
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing_finished(whole, run_apart):
+    # Files may not outgrow 1000 bytes: pictures still fit, the records do not for long.
+    path, _, process = run_apart("--batch-size", 1, "--grid", 0, "--file-size-limit", 1000, fails=True)
+    last = process.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: Could not write")
+    assert "finished images are kept" in last
+    done = set(RunFolder("run", root=str(path.parent)).finished())
+    assert 0 < len(done) < 7
+    _, restored, _ = run_apart("--distances")
+    assert set(restored[0]) == set(range(7)) - done
+    assert_same_results(path, whole, besides=("grid.png",))  # its first rows were never made
+
+
+def test_a_second_run_in_the_folder_is_refused_and_the_first_unharmed(whole, command, run_apart, tmp_path):
+    first = subprocess.Popen(command("--batch-size", "1", "--pause", "1", "--distances"), stdout=-1, stderr=-1, text=True)
+    while not (tmp_path / "runs" / "run" / "records" / "00000.jsonl").exists():
+        assert first.poll() is None
+        time.sleep(0.05)
+    _, _, process = run_apart("--overwrite", fails=True)
+    assert f"is in use by process {first.pid}" in process.stderr.strip().splitlines()[-1]
+    assert first.wait(timeout=60) == 0
+    first.communicate()
+    assert_same_results(tmp_path / "runs" / "run", whole)

@@ -1,0 +1,133 @@
+import csv
+import json
+import math
+
+import pytest
+import torch
+
+from cclight.callbacks.metrics import MetricsCallback
+from cclight.metrics import PSNR
+from cclight.operators.pixelwise import AveragePooling
+from cclight.runs import RunError, RunFolder, read_png
+from tests.callbacks.predict_script import arguments, predict
+
+
+def results_of(run):
+    return json.loads((run.path / "metrics.json").read_text())
+
+
+def rows_of(run):
+    with open(run.path / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_numbers_are_those_of_the_images(run_here):
+    run, metrics, indices = run_here()
+    results, rows = results_of(run), rows_of(run)
+    assert indices == list(range(7))
+    assert results["images"] == 7
+    assert results["failed"] == results["left_out"] == []
+    assert [int(row["index"]) for row in rows] == list(range(7))
+    assert [row["name"] for row in rows] == [f"photo{index}" for index in range(7)]
+    psnr = []
+    for index, row in enumerate(rows):
+        # Made again from the definition of the stand-in restorer.
+        clean = read_png(run.path / "clean" / f"0000{index}_photo{index}.png").float() / 127.5 - 1
+        operator = AveragePooling(2)
+        noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(index))
+        restored = (operator.pinv(operator(clean[None])) + 0.05 * noise).clamp(-1, 1)
+        psnr.append(10 * math.log10(4 / float((restored - clean).double().square().mean())))
+        assert float(row["psnr"]) == pytest.approx(psnr[-1], abs=1e-4)
+        residual = operator(restored) - operator(clean[None])
+        assert float(row["consistency"]) == pytest.approx(float(residual.square().mean().sqrt()), rel=1e-4)
+        assert (row["nfe"], row["seconds"], row["failed"]) == ("5", "0.25", "")
+    assert results["metrics"]["psnr"]["mean"] == pytest.approx(sum(psnr) / 7, abs=1e-4)
+    low, high = results["metrics"]["psnr"]["interval"]
+    assert min(psnr) < low < sum(psnr) / 7 < high < max(psnr)
+    assert results["metrics"]["psnr"]["direction"] == "higher"
+    assert metrics.summaries["psnr"].mean == results["metrics"]["psnr"]["mean"]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_the_batch_size_changes_nothing(run_here, batch_size):
+    expected = results_of(run_here(root="a")[0])["metrics"]
+    results = results_of(run_here("--batch-size", batch_size, root="b")[0])["metrics"]
+    for name in ("psnr", "ssim", "consistency"):
+        assert results[name]["mean"] == pytest.approx(expected[name]["mean"], abs=1e-6)
+        assert results[name]["interval"] == pytest.approx(expected[name]["interval"], abs=1e-6)
+
+
+def test_a_nan_is_reported_and_the_others_kept(run_here):
+    whole = rows_of(run_here(root="a")[0])
+    with pytest.warns(UserWarning, match=r"Image 4 \(photo4\) is left out: the restoration holds NaN"):
+        run, _, _ = run_here("--nan", "[4]", root="b")
+    results, rows = results_of(run), rows_of(run)
+    assert results["images"] == 7
+    assert results["failed"] == [{"index": 4, "name": "photo4", "failed": "the restoration holds NaN or infinity"}]
+    assert results["metrics"]["psnr"]["images"] == 6
+    for index, row in enumerate(rows):
+        if index == 4:
+            assert (row["psnr"], row["ssim"], row["consistency"]) == ("", "", "")
+        else:
+            assert float(row["psnr"]) == pytest.approx(float(whole[index]["psnr"]), abs=1e-6)
+            assert float(row["ssim"]) == pytest.approx(float(whole[index]["ssim"]), abs=1e-6)
+
+
+def test_all_nan(run_here):
+    with pytest.warns(UserWarning, match="left out"):
+        run, _, _ = run_here("--nan", "[0, 1]", count=2)
+    assert results_of(run)["metrics"]["psnr"]["unavailable"] == "no images"
+    assert len(results_of(run)["failed"]) == 2
+
+
+def test_without_clean_images_reference_metrics_do_not_apply(run_here):
+    run, _, _ = run_here("--measurements", "--distances")
+    metrics = results_of(run)["metrics"]
+    assert metrics["psnr"]["unavailable"].startswith("not applicable")
+    assert metrics["ssim"]["unavailable"].startswith("not applicable")
+    assert "not saved" in metrics["fid"]["unavailable"]
+    assert metrics["consistency"]["images"] == 7
+    assert not (run.path / "clean").exists()
+
+
+def test_missing_weights_are_told_once_and_stay_in_the_results(run_here, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "")
+    with pytest.warns(UserWarning, match=r"LPIPS \(squeeze\) is unavailable") as caught:
+        run, _, _ = run_here("--lpips")
+    assert sum("LPIPS" in str(warning.message) for warning in caught) == 1
+    lpips = results_of(run)["metrics"]["lpips"]
+    assert "mean" not in lpips
+    assert f"{tmp_path}/empty/hub/checkpoints" in lpips["unavailable"]
+    assert results_of(run)["metrics"]["psnr"]["images"] == 7
+
+
+def test_fid_and_kid_are_of_the_saved_pictures(run_here):
+    run, metrics, _ = run_here("--distances")
+    again = metrics.distances.compute(sorted((run.path / "restored").iterdir()), sorted((run.path / "clean").iterdir()))
+    assert [summary.mean for summary in again] == [results_of(run)["metrics"][name]["mean"] for name in ("fid", "kid")]
+    assert again[0].mean > 0
+
+
+def test_an_unreadable_photograph_is_listed(run_here, photographs_of):
+    folder = photographs_of(3)
+    (folder / "photo1.png").write_bytes(b"no picture")
+    with pytest.warns(UserWarning, match="photo1"):
+        run, _, indices = predict(arguments([str(folder), str(folder.parent / "runs")]))
+    assert indices == [0, 2]
+    (left_out,) = results_of(run)["left_out"]
+    assert left_out["index"] == 1
+    assert "photo1.png" in left_out["reason"]
+
+
+def test_two_metrics_of_one_name_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="Two metrics of one name"):
+        MetricsCallback(RunFolder("a", root=str(tmp_path)), [PSNR(), PSNR()])
+
+
+def test_a_folder_nobody_opened_is_refused(tmp_path, run_here):
+    run = RunFolder("a", root=str(tmp_path))
+    with pytest.raises(RunError, match="open the run on rank 0 first"):
+        run.join(0)

@@ -1,0 +1,95 @@
+import pytest
+import torch
+
+from cclight.operators.base import LinearOperator
+from cclight.operators.check import check_operator, main
+from cclight.operators.masks import Inpainting
+from cclight.operators.nonlinear import HDR
+from cclight.operators.separable import BicubicDownsampling
+
+MODULE = """
+from cclight.operators.base import LinearOperator
+
+
+class Mirror(LinearOperator):
+    def __init__(self, weight: float = 0.5) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, x):
+        return x + self.weight * x.flip(-1).roll(1, -1)
+
+
+class Wrong(Mirror):
+    def adjoint(self, y):
+        return y + self.weight * y.roll(2, -1)
+"""
+
+
+class Scaled(LinearOperator):
+    """A pseudoinverse that is off by a tenth."""
+
+    def forward(self, x):
+        return x
+
+    def pinv(self, y):
+        return 1.1 * y
+
+
+class Mixing(LinearOperator):
+    """Takes the mean over the batch into each image."""
+
+    def forward(self, x):
+        return x + x.mean(0)
+
+
+class Affine(LinearOperator):
+    def forward(self, x):
+        return x + 1
+
+
+def failed(operator):
+    return {check.name for check in check_operator(operator, (3, 8, 8)) if not check.passed}
+
+
+@pytest.mark.parametrize("operator", [BicubicDownsampling(4), Inpainting(), HDR()], ids=str)
+def test_good_operators_pass(operator):
+    checks = check_operator(operator, (3, 16, 24))
+    assert not [check for check in checks if not check.passed]
+    assert len(checks) == (3 if isinstance(operator, HDR) else 15)
+
+
+def test_each_broken_promise_is_found():
+    assert failed(Scaled()) >= {"P² = P", "H H⁺ H = H", "H⁺ H H⁺ = H⁺"}
+    assert "H takes each image by itself" in failed(Mixing())
+    assert "H (2x - 3z) = 2 H x - 3 H z" in failed(Affine())
+
+
+def test_a_nan_is_no_pass():
+    class Broken(BicubicDownsampling):
+        def project(self, x):
+            return x * torch.nan
+
+    assert "P² = P" in failed(Broken(4))
+
+
+def test_the_command_reads_the_users_own_module(tmp_path, monkeypatch, capsys):
+    (tmp_path / "operators_to_check.py").write_text(MODULE)
+    (tmp_path / "mirror.yaml").write_text("class_path: operators_to_check.Mirror\ninit_args: {weight: 0.2}\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", ["", *__import__("sys").path])
+    assert main(["operators_to_check.Mirror", "--operator.weight", "0.3"]) == 0
+    assert "passed" in capsys.readouterr().out
+    assert main(["mirror.yaml", "--image_shape", "[1,8,8]"]) == 0
+    assert main(["operators_to_check.Wrong"]) == 1
+    assert "FAILED" in capsys.readouterr().out
+
+
+def test_the_command_knows_short_names_and_names_mistakes(capsys):
+    assert main(["BicubicDownsampling", "--operator.factor=2"]) == 0
+    with pytest.raises(SystemExit) as stop:
+        main(["BicubicDownsampling", "--image_shape", "[3,30,30]"])
+    assert stop.value.code == 2
+    assert "divisible by its factor 4" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["operators_to_check.Nope"])
