@@ -4,7 +4,7 @@
     cclight fit --config configs/fit_small.yaml    train a small prior
     cclight export last.ckpt small.safetensors     write a trained prior in the packaged format
 
-Everything slow to import (torch, Lightning) is imported by the command that needs it. `predict` and `fit` are LightningCLI's, so
+Everything slow to import (torch, Lightning) is imported by the command that needs it. `predict` and `fit` are LightningCLI's:
 every argument of every class can be set in YAML or on the command line, and `--print_config` shows them all.
 """
 

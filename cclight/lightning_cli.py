@@ -10,7 +10,7 @@ import re
 import warnings
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from jsonargparse import ArgumentError
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
@@ -39,7 +39,7 @@ class _CLI(LightningCLI):
     command: str
     model: type[LightningModule]
     data: type[LightningDataModule]
-    trainer_defaults: dict[str, Any]
+    trainer_defaults: ClassVar[dict[str, Any]]
 
     @classmethod
     def launch(cls, arguments: list[str]) -> None:
@@ -82,7 +82,7 @@ class PredictCLI(_CLI):
     model = Restorer
     data = RestorationDataModule
     # Guidance needs autograd, which inference mode switches off; the data module shares the work itself.
-    trainer_defaults = {
+    trainer_defaults: ClassVar[dict[str, Any]] = {
         "inference_mode": False,
         "logger": False,
         "enable_checkpointing": False,
@@ -140,7 +140,7 @@ class FitCLI(_CLI):
     command = "fit"
     model = PriorTrainer
     data = PatchDataModule
-    trainer_defaults = {"max_epochs": -1}
+    trainer_defaults: ClassVar[dict[str, Any]] = {"max_epochs": -1}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(

@@ -126,7 +126,7 @@ class RunFolder:
         self.rank = 0
         self._lock: int | None = None
         self._run = ""
-        self._records: io.TextIOWrapper | None = None
+        self._records: io.FileIO | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         # Open files and locks belong to a process: a copy that is sent to another one joins there.
@@ -209,8 +209,9 @@ class RunFolder:
         try:
             if self._records is None:
                 self._records = _open_lines(path)
-            self._records.write("".join(json.dumps(record) + "\n" for record in records))
-            self._records.flush()
+            lines = memoryview("".join(json.dumps(record) + "\n" for record in records).encode())
+            while lines:  # unbuffered, and so perhaps in parts
+                lines = lines[self._records.write(lines) :]
             os.fsync(self._records.fileno())
         except OSError as error:
             raise _write_error(path, error) from error
@@ -347,14 +348,14 @@ def _write_error(path: Path, error: OSError) -> RunError:
     )
 
 
-def _open_lines(path: Path) -> io.TextIOWrapper:
-    """Open a file of lines for appending; a last line that a kill cut short is closed off."""
-    file = open(path, "a+b")  # noqa: SIM115 - stays open for the run
+def _open_lines(path: Path) -> io.FileIO:
+    """Open a file of lines for appending, unbuffered; a last line that a kill cut short is closed off."""
+    file = open(path, "a+b", buffering=0)  # noqa: SIM115 - stays open for the run
     if file.seek(0, os.SEEK_END) > 0:
         file.seek(-1, os.SEEK_END)
         if file.read(1) != b"\n":
             file.write(b"\n")
-    return io.TextIOWrapper(file, encoding="utf-8", write_through=True)
+    return file
 
 
 def _read_lines(path: Path) -> Iterator[Record]:

@@ -2,7 +2,7 @@ r"""PriorTrainer: trains a SmallPrior's network, the LightningModule behind `ccl
 
 Denoising score matching over noise levels, with EDM's weighting, which makes the loss at every level start near 1:
 
-    L = E_ρ E_ε λ(ρ) |x̂_0(x_0 + ρ ε) - x_0|²,    λ = (ρ² + s²)/(ρ s)²,    ln ρ ~ N(mean, std²), one in ten uniform over all levels.
+    L = E_ρ E_ε λ(ρ) |x̂_0(x_0 + ρ ε) - x_0|²,    λ = (ρ² + s²)/(ρ s)²,    ln ρ ~ N(mean, std²), one in ten uniform.
 
 Reference:
     Karras et al., Elucidating the Design Space of Diffusion-Based Generative Models, NeurIPS 2022 (section 5).

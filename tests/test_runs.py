@@ -192,9 +192,12 @@ class TestRecords:
                     run.append([{"index": index, "name": "x" * 50}])
             except RunError as error:
                 print(index, error)
+            run.close()
+            print("closed")
         """
         out, err = python(code, tmp_path).communicate(timeout=60)
         assert "Could not write" in out, err
+        assert "closed" in out, err
         run = RunFolder("sr", root=str(tmp_path))
         run.open("a: 1")
         assert list(run.finished()) == list(range(int(out.split()[0])))

@@ -18,7 +18,8 @@ The second order (Adams-Bashforth in the transformed space) extrapolates N, g an
 integral gains a twin with the weight (t - t_n)/(t_n - t_{n-1}), which multiplies v_n - v_{n-1}.
 
 Reference:
-    Pandey, Yang, Mandt, Fast Samplers for Inverse Problems in Iterative Refinement Models, NeurIPS 2024 (proposition 2, appendix C).
+    Pandey, Yang, Mandt, Fast Samplers for Inverse Problems in Iterative Refinement Models, NeurIPS 2024
+    (proposition 2, appendix C).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -107,8 +109,8 @@ def conjugate_table(
     """
     nodes, weights, cumulative = quadrature(NODES)
     rows = []
-    previous_dt = previous_growth = None
-    for start, end in zip(times[:-1], times[1:], strict=True):
+    previous: tuple[Tensor, Tensor] | None = None  # the step before: its Δt and growth
+    for start, end in pairwise(times):
         dt = end - start
         t = start + dt * nodes
         p, q = parameterization.drift(path, t)
@@ -128,7 +130,8 @@ def conjugate_table(
         shrink = (-growth).exp()
         row["x"] = shrink * (1 + lam * dt)
         row |= {f"{name}_before": torch.zeros_like(shrink) for name in ("x", *factors)}
-        if order == 2 and previous_dt is not None:
+        if order == 2 and previous is not None:
+            previous_dt, previous_growth = previous
             slope = (t - start) / previous_dt
             for name, factor in factors.items():
                 twin = (transform * factor * slope[:, None]).sum(0)
@@ -139,5 +142,5 @@ def conjugate_table(
             row["x_before"] = -twin * (-previous_growth).exp()  # x̄_{n-1} in this step's frame
         row["gain"] = gain(posterior_variance(path, start[None]))[0]
         rows.append(row)
-        previous_dt, previous_growth = dt, growth
+        previous = dt, growth
     return Table(**{name: torch.stack([row[name] for row in rows]) for name in rows[0]})

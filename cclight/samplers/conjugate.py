@@ -4,12 +4,12 @@ The ΠGDM-guided ODE
 
     ẋ = p x + q N + γ [ s r + o Jᵀ r ],     r = H⁺y - P x̂_0,   J = ∂N/∂x_t,
 
-is stiff through the part of r that is linear in x, and that part is known in closed form. The integrator moves it, with the drift
-p, into a transform x̄ = A_t x in which the network's output is all that is left to integrate numerically, and takes Euler steps
-there: see `cclight.samplers.coefficients` for the step and `cclight.samplers.spectrum` for the noisy measurement.
+is stiff through the part of r that is linear in x, and that part is known in closed form. The integrator moves it, with the
+drift p, into a transform x̄ = A_t x in which the network's output is all that is left to integrate numerically, and takes Euler
+steps there: see `cclight.samplers.coefficients` for the step and `cclight.samplers.spectrum` for the noisy measurement.
 
-On `VPPath` with ε this is C-ΠGDM, on `OTPath` with the velocity C-ΠGFM; every other path and parameterization works as well. One
-network evaluation and one vector-Jacobian product a step.
+On `VPPath` with ε this is C-ΠGDM, on `OTPath` with the velocity C-ΠGFM; every other path and parameterization works as well.
+One network evaluation and one vector-Jacobian product a step.
 """
 
 from __future__ import annotations

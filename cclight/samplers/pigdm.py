@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -51,7 +52,7 @@ def _steps(
     """What multiplies x_n, N and G in each step."""
     nodes, weights, cumulative = quadrature(NODES)
     rows = []
-    for start, end in zip(times[:-1], times[1:], strict=True):
+    for start, end in pairwise(times):
         dt = end - start
         first = torch.tensor(start, dtype=torch.float64)
         pull = float(gamma(schedule, guidance, path, first)) * dt

@@ -57,7 +57,7 @@ class Projector(Spectrum):
 
     def combine(self, terms: list[tuple[Any, Tensor]]) -> Tensor:
         within = sum((f[1] - f[0]) * v for f, v in terms)
-        return sum((f[0] * v for f, v in terms), self.operator.project(within))  # type: ignore[arg-type]
+        return sum((f[0] * v for f, v in terms), self.operator.project(within))
 
 
 class Whole(Spectrum):
@@ -70,7 +70,7 @@ class Whole(Spectrum):
         return coefficients.tolist()
 
     def combine(self, terms: list[tuple[Any, Tensor]]) -> Tensor:
-        return sum(f[0] * v for f, v in terms)  # type: ignore[return-value]
+        return sum(f[0] * v for f, v in terms)
 
 
 class Singular(Spectrum):
@@ -99,7 +99,7 @@ class Singular(Spectrum):
 
     def combine(self, terms: list[tuple[Any, Tensor]]) -> Tensor:
         spectra = self.operator.spectral(torch.cat([v for _, v in terms])).chunk(len(terms))
-        return self.operator.from_spectral(sum(f[self.group] * z for (f, _), z in zip(terms, spectra, strict=True)))  # type: ignore[arg-type]
+        return self.operator.from_spectral(sum(f[self.group] * z for (f, _), z in zip(terms, spectra, strict=True)))
 
 
 def spectrum_of(operator: Operator, noise_std: float, image: Tensor) -> Spectrum:

@@ -22,7 +22,7 @@ from cclight.paths import GaussianPath
 Spacing = Literal["uniform", "quadratic", "logsnr", "karras"]
 SPACINGS: tuple[Spacing, ...] = ("uniform", "quadratic", "logsnr", "karras")
 
-# Where the ratio is 0 or infinite, as at the ends of the OT path, the last two spacings reach this far and then jump to the end.
+# Where the ratio is 0 or infinite, at the ends of the OT path, the last two spacings reach this far and then jump to the end.
 _RATIOS = (2e-3, 150.0)
 
 
