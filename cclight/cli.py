@@ -12,16 +12,19 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from cclight import __version__
 
-COMMANDS: dict[str, str] = {
-    "predict": "restore a source's photographs and measure the result",
-    "fit": "train a small prior on a source's photographs",
-    "export": "write a trained prior in the packaged format",
+# Each command's one line of help, and where its function lies: it takes the arguments and returns an exit code or None.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "predict": ("restore a source's photographs and measure the result", "cclight.lightning_cli:predict"),
+    "fit": ("train a small prior on a source's photographs", "cclight.lightning_cli:fit"),
+    "export": ("write a trained prior in the packaged format", "cclight.cli:export"),
+    "models": ("list the published checkpoints that load by name", "cclight.cli:models"),
+    "check-operator": ("try the identities that an operator of your own must meet", "cclight.operators.check:main"),
 }
 
 _USAGE = """usage: cclight [--help] [--version] COMMAND ...
@@ -53,53 +56,42 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
     if command in ("--help", "-h", "help"):
-        print(_USAGE.format(commands="\n".join(f"  {name:<16}{line}" for name, line in COMMANDS.items())), end="")
+        print(_USAGE.format(commands="\n".join(f"  {name:<16}{line}" for name, (line, _) in COMMANDS.items())), end="")
         return 0
     if command in ("--version", "-V"):
         print(f"cclight {__version__}")
         return 0
-    run = {"predict": predict, "fit": fit, "export": export}.get(command)
-    if run is None:
+    if command not in COMMANDS:
         return _fail(f"unknown command {command!r}{suggestion(command, COMMANDS)}", code=2)
+    module, function = COMMANDS[command][1].split(":")
     try:
-        run(with_packaged_configs(rest))
+        return getattr(import_module(module), function)(with_packaged_configs(rest)) or 0
     except UsageError as error:
         return _fail(str(error), command, code=2)
     except (OSError, RuntimeError, TypeError, ValueError) as error:
         if os.environ.get("CCLIGHT_TRACEBACK"):
             raise
         return _fail(f"{error} (CCLIGHT_TRACEBACK=1 shows where)", command)
-    return 0
-
-
-def predict(arguments: list[str]) -> None:
-    """`cclight predict`: restore a source's photographs."""
-    from cclight.lightning_cli import PredictCLI
-
-    PredictCLI.launch(arguments)
-
-
-def fit(arguments: list[str]) -> None:
-    """`cclight fit`: train a small prior."""
-    from cclight.lightning_cli import FitCLI
-
-    FitCLI.launch(arguments)
 
 
 def export(arguments: list[str]) -> None:
     """`cclight export`: write a trained prior in the packaged format."""
+    from jsonargparse import auto_cli
+
     from cclight.training import export
 
-    _call(export, arguments)
+    print(auto_cli(export, args=arguments, as_positional=True, prog="cclight export"))
 
 
-def _call(function: Callable[..., Any], arguments: list[str]) -> None:
-    """Call a function with arguments from the command line; its signature and docstring make the parser."""
-    from jsonargparse import ArgumentParser, auto_cli
+def models(arguments: list[str]) -> None:
+    """`cclight models`: list the published checkpoints."""
+    from rich.console import Console
 
-    print(
-        auto_cli(function, args=arguments, as_positional=True, parser_class=ArgumentParser, prog=f"cclight {function.__name__}")
-    )
+    from cclight.priors.checkpoints import models_table
+
+    if arguments:
+        raise UsageError(f"it takes no arguments, got {' '.join(arguments)}")
+    Console().print(models_table())
 
 
 def with_packaged_configs(arguments: list[str]) -> list[str]:

@@ -39,7 +39,7 @@ class _CLI(LightningCLI):
     command: str
     model: type[LightningModule]
     data: type[LightningDataModule]
-    trainer_defaults: ClassVar[dict[str, Any]]
+    defaults: ClassVar[dict[str, Any]]
 
     @classmethod
     def launch(cls, arguments: list[str]) -> None:
@@ -59,7 +59,7 @@ class _CLI(LightningCLI):
                 run=False,
                 save_config_callback=None,
                 seed_everything_default=False,
-                trainer_defaults=cls.trainer_defaults,
+                trainer_defaults=cls.defaults,
                 parser_kwargs={
                     "prog": f"cclight {cls.command}",
                     "exit_on_error": False,
@@ -82,7 +82,7 @@ class PredictCLI(_CLI):
     model = Restorer
     data = RestorationDataModule
     # Guidance needs autograd, which inference mode switches off; the data module shares the work itself.
-    trainer_defaults: ClassVar[dict[str, Any]] = {
+    defaults: ClassVar[dict[str, Any]] = {
         "inference_mode": False,
         "logger": False,
         "enable_checkpointing": False,
@@ -140,7 +140,7 @@ class FitCLI(_CLI):
     command = "fit"
     model = PriorTrainer
     data = PatchDataModule
-    trainer_defaults: ClassVar[dict[str, Any]] = {"max_epochs": -1}
+    defaults: ClassVar[dict[str, Any]] = {"max_epochs": -1}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
@@ -149,6 +149,16 @@ class FitCLI(_CLI):
 
     def go(self) -> None:
         self.trainer.fit(self.model, self.datamodule, ckpt_path=self.config.ckpt_path)  # type: ignore[arg-type]
+
+
+def predict(arguments: list[str]) -> None:
+    """`cclight predict`: restore a source's photographs."""
+    PredictCLI.launch(arguments)
+
+
+def fit(arguments: list[str]) -> None:
+    """`cclight fit`: train a small prior."""
+    FitCLI.launch(arguments)
 
 
 def import_public_names() -> None:

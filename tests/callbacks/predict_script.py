@@ -46,6 +46,8 @@ class PseudoinverseRestorer(LightningModule):
             noise = torch.randn(image.shape[1:], generator=torch.Generator().manual_seed(index))
             image[place] += float("nan") if index in self.options.nan else 0.05 * noise
         time.sleep(self.options.pause)
+        while self.options.hold and batch_idx > 0 and not os.path.exists(self.options.hold):
+            time.sleep(0.05)
         image = image.clamp(-1, 1)
         residual = self.operator(image) - batch.measurement
         self.restored_here += batch.index
@@ -87,6 +89,7 @@ def arguments(line=None):
     parser.add_argument("--kill-rank", type=int, default=0)
     parser.add_argument("--grid", type=int, default=3)
     parser.add_argument("--unavailable-on", type=int, default=-1)
+    parser.add_argument("--hold", default="")  # a file to wait for, after the first batch
     parser.add_argument("--pause", type=float, default=0.0)
     parser.add_argument("--file-size-limit", type=int, default=0)
     for flag in ("lpips", "distances", "measurements", "overwrite", "resume"):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cclight.runs import RunFolder
+from cclight.runs import RunError, RunFolder
 
 SCRIPT = Path(__file__).with_name("predict_script.py")
 pytestmark = pytest.mark.slow
@@ -128,13 +128,15 @@ def test_a_full_disk_is_one_line_and_loses_nothing_finished(whole, run_apart):
     assert_same_results(path, whole, besides=("grid.png",))  # its first rows were never made
 
 
-def test_a_second_run_in_the_folder_is_refused_and_the_first_unharmed(whole, command, run_apart, tmp_path):
-    first = subprocess.Popen(command("--batch-size", "1", "--pause", "1", "--distances"), stdout=-1, stderr=-1, text=True)
+def test_a_second_run_in_the_folder_is_refused_and_the_first_unharmed(whole, command, run_here, tmp_path):
+    go = tmp_path / "go"
+    first = subprocess.Popen(command("--batch-size", "1", "--hold", go, "--distances"), stdout=-1, stderr=-1, text=True)
     while not (tmp_path / "runs" / "run" / "records" / "00000.jsonl").exists():
         assert first.poll() is None
         time.sleep(0.05)
-    _, _, process = run_apart("--overwrite", fails=True)
-    assert f"is in use by process {first.pid}" in process.stderr.strip().splitlines()[-1]
-    assert first.wait(timeout=60) == 0
+    with pytest.raises(RunError, match=f"is in use by process {first.pid}"):
+        run_here("--overwrite")
+    go.touch()
+    assert first.wait(timeout=100) == 0
     first.communicate()
     assert_same_results(tmp_path / "runs" / "run", whole)
