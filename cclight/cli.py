@@ -143,7 +143,3 @@ def suggestion(word: str, known: Iterable[str]) -> str:
 def _fail(message: str, command: str = "", code: int = 1) -> int:
     print(f"cclight {command}: error: {message}" if command else f"cclight: error: {message}", file=sys.stderr)
     return code
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""configs/paper, configs/data and benchmarks/paper_results.yaml: every cell of the paper's tables parses, instantiates and runs."""
+"""configs/paper, configs/data and benchmarks/paper_results.yaml: every cell of the paper's tables parses, builds and runs."""
 
 import importlib.util
 import json
@@ -132,6 +132,7 @@ class Instantiated(PredictCLI):
         Instantiated.last = self
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
 def test_every_cell_parses_and_instantiates(cell, checkpoints, tmp_path):
     prior = ADM if cell.dataset in DIFFUSIONS else RectifiedFlow

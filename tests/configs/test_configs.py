@@ -1,0 +1,27 @@
+"""The configurations for a first run: each restores the bundled photographs, here small and few."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from cclight.cli import packaged_configs
+from cclight.lightning_cli import PredictCLI
+
+TASKS = sorted(path.stem for path in packaged_configs().glob("*.yaml") if not path.stem.startswith("fit"))
+
+
+def test_the_tasks_of_the_paper_are_there():
+    assert {"sr", "inpaint", "deblur", "colorize"} <= set(TASKS)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_each_runs_as_it_stands(task, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = str(packaged_configs() / f"{task}.yaml")
+    quick = ["--data.image_size", "96", "--data.limit", "1", "--metrics.per_image", "[PSNR]", "--trainer.accelerator", "cpu"]
+    PredictCLI.launch(["--config", config, *quick])
+    metrics = json.loads((tmp_path / "runs" / task / "metrics.json").read_text())["metrics"]
+    assert metrics["psnr"]["mean"] > 15
+    assert metrics["nfe"]["mean"] == 5

@@ -1,0 +1,154 @@
+"""The command line as a user runs it: in a process of its own, in a folder of their own."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from cclight.cli import find_config, packaged_configs
+from cclight.priors.small import load, save
+from tests.priors.test_small import random_network
+
+
+def cclight(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "cclight", *arguments]
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A user's folder: three photographs, one broken file, a tiny prior, and a configuration."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
+    for i in range(3):
+        small = Image.fromarray(rng.integers(0, 256, (5, 5, 3), dtype=np.uint8))
+        small.resize((40, 36), Image.Resampling.BICUBIC).save(tmp_path / "photos" / f"photo{i}.png")
+    (tmp_path / "photos" / "broken.png").write_bytes((tmp_path / "photos" / "photo0.png").read_bytes()[:200])
+    save(random_network(), tmp_path / "tiny.safetensors")
+    config = {
+        "operator": {"class_path": "BicubicDownsampling", "init_args": {"factor": 4}},
+        "model": {
+            "prior": {"class_path": "SmallPrior", "init_args": {"weights": "tiny.safetensors"}},
+            "sampler": {"class_path": "Conjugate", "init_args": {"steps": 2}},
+        },
+        "data": {
+            "source": {"class_path": "ImageFolder", "init_args": {"path": "photos"}},
+            "image_size": 32,
+            "batch_size": 2,
+        },
+    }
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(config))
+    return tmp_path
+
+
+def test_predict_restores_measures_and_writes(folder):
+    """Everything a run leaves behind, an unreadable file passed over, and a second run refused."""
+    result = cclight("predict", "--config", "mine.yaml", "--trainer.accelerator", "cpu", cwd=folder, TORCH_HOME=str(folder))
+    assert result.returncode == 0, result.stderr
+    run = folder / "runs" / "mine"
+    names = {f"{i:05d}_photo{i - 1}.png" for i in (1, 2, 3)}
+    for kind in ("restored", "measurement", "clean"):
+        assert {path.name for path in (run / kind).iterdir()} == names
+    assert Image.open(run / "restored" / "00001_photo0.png").size == (32, 32)
+    assert Image.open(run / "measurement" / "00001_photo0.png").size == (8, 8)
+    assert (run / "grid.png").is_file()
+    assert not list(run.rglob("*.tmp"))
+    metrics = json.loads((run / "metrics.json").read_text())["metrics"]
+    assert metrics["psnr"]["images"] == 3
+    assert metrics["nfe"]["mean"] == 2
+    assert "weights could not be loaded" in metrics["lpips"]["unavailable"]
+    with open(run / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == ["photo0", "photo1", "photo2"]
+    mean = sum(float(row["psnr"]) for row in rows) / 3
+    assert metrics["psnr"]["mean"] == pytest.approx(mean)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["model"]["sampler"]["init_args"]["guidance"] == 15.0  # the defaults are resolved
+    assert "broken.png" in result.stderr
+    assert result.stderr.count("LPIPS (squeeze) is unavailable") == 1
+    assert "PSNR (dB)" in result.stdout
+
+    again = cclight("predict", "--config", "mine.yaml", "--trainer.accelerator", "cpu", cwd=folder)
+    assert again.returncode == 1
+    assert "already holds a finished run" in again.stderr
+    assert "Traceback" not in again.stderr
+
+
+def test_predict_takes_a_users_own_measurements(folder):
+    arguments = ["--data.measurements", "true", "--data.batch_size", "1", "--run.name", "own", "--data.limit", "2"]
+    result = cclight("predict", "--config", "mine.yaml", *arguments, cwd=folder)
+    assert result.returncode == 0, result.stderr
+    run = folder / "runs" / "own"
+    assert Image.open(run / "restored" / "00001_photo0.png").size == (160, 144)
+    assert not (run / "clean").exists()
+    metrics = json.loads((run / "metrics.json").read_text())["metrics"]
+    assert "not applicable" in metrics["psnr"]["unavailable"]
+    assert metrics["consistency"]["images"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model.sampler.class_path", "Conjugat"], "did you mean Conjugate?"),
+        (["--model.sampler.init_args.step", "3"], "Option 'step' is not accepted: did you mean steps or timesteps?"),
+        (["--data.sauce", "x"], "data.sauce"),
+        (["--model.sampler.init_args.steps", "0"], "steps must be at least 1, got 0"),
+        (["--data.image_size", "30"], "divisible by its factor 4, got 30×30: set data.image_size to a multiple of 4"),
+        (["--data.source.init_args.path", "nowhere"], "nowhere"),
+        (["--model.prior.init_args.weights", "none.safetensors"], "No weights at none.safetensors"),
+        (["--data.channels", "1"], "takes images of 3 channels, got 1"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(folder, arguments, message):
+    result = cclight("predict", "--config", "mine.yaml", "--trainer.accelerator", "cpu", *arguments, cwd=folder)
+    assert result.returncode in (1, 2)
+    errors = [line for line in result.stderr.splitlines() if "error: " in line]
+    assert len(errors) == 1, result.stderr
+    assert message in errors[0]
+    assert "Traceback" not in result.stderr
+
+
+def test_an_empty_folder_is_refused_before_any_work(folder):
+    (folder / "empty").mkdir()
+    result = cclight("predict", "--config", "mine.yaml", "--data.source.init_args.path", "empty", cwd=folder)
+    assert result.returncode == 1
+    assert "empty" in result.stderr
+    assert not (folder / "runs" / "mine" / "metrics.json").exists()
+
+
+def test_fit_and_export_work_from_the_command_line(folder):
+    arguments = ["--model.warm_start", "tiny.safetensors", "--trainer.max_steps", "3", "--data.patch_size", "32"]
+    source = ["--data.source", "ImageFolder", "--data.source.init_args.path", "photos"]
+    result = cclight("fit", "--config", "fit_small.yaml", *source, *arguments, "--trainer.accelerator", "cpu", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    result = cclight("export", "runs/fit_small/last.ckpt", "trained.safetensors", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    assert load(str(folder / "trained.safetensors")).widths == load(str(folder / "tiny.safetensors")).widths
+
+
+def test_help_version_and_unknown_commands(tmp_path):
+    assert "predict" in cclight("--help", cwd=tmp_path).stdout
+    assert cclight("--version", cwd=tmp_path).stdout.startswith("cclight 0.")
+    result = cclight("predikt", cwd=tmp_path)
+    assert (result.returncode, result.stderr.strip()) == (2, "cclight: error: unknown command 'predikt': did you mean predict?")
+    result = cclight("predict", "--config", "st.yaml", cwd=tmp_path)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert "did you mean sr.yaml" in result.stderr
+
+
+def test_packaged_configs_are_found_by_name_unless_a_file_lies_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_config("sr.yaml") == packaged_configs() / "sr.yaml" == find_config("configs/sr.yaml")
+    shutil.copy(packaged_configs() / "sr.yaml", tmp_path / "sr.yaml")
+    assert find_config("sr.yaml") == Path("sr.yaml")
