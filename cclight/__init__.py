@@ -29,7 +29,7 @@ _ROOMS = {
     "operators.jpeg": ("JPEG",),
     "operators.nonlinear": ("Quantization", "HDR", "PhaseRetrieval", "NonlinearBlur"),
     "operators.codec": ("CodecCompression",),
-    "operators.compose": ("Compose",),
+    "operators.compose": ("Compose", "LinearCompose"),
     "operators.external": ("DeepinvPhysics",),
     "samplers.base": ("Sampler", "Restoration", "Problem"),
     "samplers.conjugate": ("Conjugate",),

@@ -40,7 +40,7 @@ Record = dict[str, Any]
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"})
 
 # What may change between a run and its resumption: nothing that a restored image or a metric depends on.
-_FREE = ("config", "run", "trainer", "return_predictions", "ckpt_path", "images", "table")
+_FREE = ("config", "run", "trainer", "images", "metrics.distances")  # distances are measured anew on the saved pictures
 _FREE_DATA = ("data.batch_size", "data.num_workers", "data.pin_memory", "data.prefetch_factor", "data.persistent_workers")
 _BOUND = ("trainer.precision",)
 
@@ -369,7 +369,7 @@ def _read_lines(path: Path) -> Iterator[Record]:
 
 
 def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(tree, Mapping) and tree:
+    if isinstance(tree, Mapping):
         return {
             k: v for key, value in tree.items() for k, v in _flatten(value, f"{prefix}.{key}" if prefix else str(key)).items()
         }

@@ -12,7 +12,7 @@ from PIL import Image
 
 from cclight.runs import RunError, RunFolder, encode_png, read_png, to_uint8, write_whole
 
-CONFIG = "model: {steps: 5}\ntrainer: {devices: 1, precision: 32-true}\ndata: {batch_size: 4, seed: 0}\n"
+CONFIG = "model: {steps: 5}\nmetrics: {}\ntrainer: {devices: 1, precision: 32-true}\ndata: {batch_size: 4, seed: 0}\n"
 
 
 @pytest.fixture
@@ -213,7 +213,8 @@ class TestClaim:
         assert list(reopened(run).finished()) == [0]
 
     def test_what_changes_no_result_may_change(self, run):
-        other = "model: {steps: 5}\ntrainer: {devices: 8, precision: 32-true}\ndata: {batch_size: 1, seed: 0, num_workers: 4}\n"
+        other = "model: {steps: 5}\nmetrics: {distances: {class_path: FeatureDistances}}\ntrainer: {devices: 8, precision: 32-true}\ndata: {batch_size: 1, seed: 0, num_workers: 4}\n"
+        other += "images: {grid: 3}\n"
         reopened(run, other).close()
 
     @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ class Colours(nn.Module):
     def forward(self, images):
         if self.unavailable_on == rank_zero_only.rank:
             raise Unavailable("this rank has no weights")
-        pixels = images.double().flatten(2) / 255
+        pixels = images.double().flatten(2)
         return torch.cat([pixels.mean(-1), pixels.std(-1)], dim=1).float()
 
 

@@ -36,8 +36,10 @@ SPECTRAL: dict[str, SpectralOperator] = {
 }
 # Well-conditioned, so that conjugate gradients reach the tolerance of the identities.
 ITERATIVE: dict[str, LinearOperator] = {
-    "motion": MotionBlur(FixedKernel(torch.tensor([[0.0, 0.1, 0.0], [0.0, 1.0, 0.2], [0.0, 0.0, 0.1]])), tolerance=1e-11),
-    "compose": LinearCompose([GaussianBlur(0.6, 5), AveragePooling(2)], tolerance=1e-11),
+    "motion": MotionBlur(
+        FixedKernel(torch.tensor([[0.0, 0.1, 0.0], [0.0, 1.0, 0.2], [0.0, 0.0, 0.1]])), tolerance=1e-11, max_iterations=50
+    ),
+    "compose": LinearCompose([GaussianBlur(0.6, 5), AveragePooling(2)], tolerance=1e-11, max_iterations=50),
 }
 LINEAR: dict[str, LinearOperator] = {**SPECTRAL, **ITERATIVE}
 NONLINEAR: dict[str, Operator] = {
