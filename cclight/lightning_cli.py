@@ -6,7 +6,9 @@ The operator and the noise level stand once, at the top of the YAML, and are lin
 from __future__ import annotations
 
 import inspect
+import logging
 import re
+import sys
 import warnings
 from importlib import import_module
 from pathlib import Path
@@ -49,6 +51,10 @@ class _CLI(LightningCLI):
             UsageError: for a key, class or value that does not exist.
         """
         import_public_names()
+        sys.path.append(str(Path.cwd()))  # where a user's own module lies
+        # Lightning's notes on hardware, its own services and its own deprecations are no news to a user.
+        logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+        warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")
         # sys.argv stays as it is, because DDP starts its other processes from it.
         warnings.filterwarnings("ignore", "LightningCLI's args parameter is intended")
         try:
