@@ -213,7 +213,8 @@ class TestClaim:
         assert list(reopened(run).finished()) == [0]
 
     def test_what_changes_no_result_may_change(self, run):
-        other = "model: {steps: 5}\nmetrics: {distances: {class_path: FeatureDistances}}\ntrainer: {devices: 8, precision: 32-true}\ndata: {batch_size: 1, seed: 0, num_workers: 4}\n"
+        other = "model: {steps: 5}\nmetrics: {distances: {class_path: FeatureDistances}}\n"
+        other += "trainer: {devices: 8, precision: 32-true}\ndata: {batch_size: 1, seed: 0, num_workers: 4}\n"
         other += "images: {grid: 3}\n"
         reopened(run, other).close()
 
