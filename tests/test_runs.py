@@ -213,9 +213,13 @@ class TestClaim:
         assert list(reopened(run).finished()) == [0]
 
     def test_what_changes_no_result_may_change(self, run):
-        other = "model: {steps: 5}\nmetrics: {distances: {class_path: FeatureDistances}}\n"
-        other += "trainer: {devices: 8, precision: 32-true}\ndata: {batch_size: 1, seed: 0, num_workers: 4}\n"
-        other += "images: {grid: 3}\n"
+        other = """
+            model: {steps: 5}
+            metrics: {distances: {class_path: FeatureDistances}}
+            trainer: {devices: 8, precision: 32-true}
+            data: {batch_size: 1, seed: 0, num_workers: 4}
+            images: {grid: 3}
+        """
         reopened(run, other).close()
 
     @pytest.mark.parametrize(

@@ -17,9 +17,12 @@ With N and g frozen at t_n and E = exp(-(Δa + Δb)) the step is
 The second order (Adams-Bashforth in the transformed space) extrapolates N, g and x̄ linearly from the last two evaluations: each
 integral gains a twin with the weight (t - t_n)/(t_n - t_{n-1}), which multiplies v_n - v_{n-1}.
 
+Where the exponentials are to be expanded to first order in the noise (the paper's appendix A.5), b splits into b⁰ (ρ⁰ = 1 on
+the range) and δ = ∫ γ s² (ρ - ρ⁰), and exp(±(a + b)) becomes exp(±(a + b⁰)) (1 ± δ).
+
 Reference:
     Pandey, Yang, Mandt, Fast Samplers for Inverse Problems in Iterative Refinement Models, NeurIPS 2024
-    (proposition 2, appendix C).
+    (proposition 2, appendices A.5 and C).
 """
 
 from __future__ import annotations
@@ -27,7 +30,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -91,6 +93,10 @@ def conjugate_table(
     guidance: float,
     lam: float,
     order: int,
+    *,
+    starts: Tensor | None = None,
+    expand: bool = False,
+    ahead: bool = False,
 ) -> Table:
     """The table of a time grid.
 
@@ -103,35 +109,51 @@ def conjugate_table(
         guidance: its weight w.
         lam: λ.
         order: 1 or 2.
+        starts: (steps,), where each step begins, if not where the one before it ended; for order 1.
+        expand: expand the exponentials to first order in the noise.
+        ahead: the line goes through the evaluations at both ends of the step, and the fields `..._before` are what multiplies
+            those at the end: Heun's corrector, for λ = 0.
 
     Returns:
         The coefficients of every step.
     """
     nodes, weights, cumulative = quadrature(NODES)
     rows = []
-    previous: tuple[Tensor, Tensor] | None = None  # the step before: its Δt and growth
-    for start, end in pairwise(times):
+    previous: tuple[Tensor, Tensor] | None = None  # the step before: its Δt and decay
+    for start, end in zip(times[:-1] if starts is None else starts, times[1:], strict=True):
         dt = end - start
         t = start + dt * nodes
         p, q = parameterization.drift(path, t)
         s, o = parameterization.coefficients(path, t)
-        pull = gamma(schedule, guidance, path, t)
         rho = gain(posterior_variance(path, t))
-        rate = (lam - p)[:, None] + (pull * s**2)[:, None] * rho  # ȧ + ḃ
+        strength = gamma(schedule, guidance, path, t)
+        pull = strength * s
+        bend = (pull * s)[:, None] * rho  # ḃ
+        noiseless = (pull * s)[:, None] * (rho != 0) if expand else bend
+        rate = (lam - p)[:, None] + noiseless  # ȧ + ḃ
         growth = dt * (weights @ rate)
         # A / A_{n+1}: the transform back is part of every coefficient.
         transform = (dt * (cumulative @ rate) - growth).exp() * (dt * weights)[:, None]
+        shrink = (-growth).exp()
+        if expand:
+            delta = bend - noiseless
+            back = 1 - dt * (weights @ delta)
+            transform = transform * (1 + dt * (cumulative @ delta)) * back
+            shrink = shrink * back
         factors = {
-            "network": q[:, None] - (pull * s * o)[:, None] * rho,
-            "target": (pull * s)[:, None] * rho,
-            "vjp": (pull * o)[:, None].expand_as(rho),
+            "network": q[:, None] - (pull * o)[:, None] * rho,
+            "target": pull[:, None] * rho,
+            "vjp": (strength * o)[:, None].expand_as(rho),
         }
         row = {name: (transform * factor).sum(0) for name, factor in factors.items()}
-        shrink = (-growth).exp()
         row["x"] = shrink * (1 + lam * dt)
         row |= {f"{name}_before": torch.zeros_like(shrink) for name in ("x", *factors)}
-        if order == 2 and previous is not None:
-            previous_dt, previous_growth = previous
+        if ahead:
+            for name, factor in factors.items():
+                row[f"{name}_before"] = (transform * factor * ((t - start) / dt)[:, None]).sum(0)
+                row[name] = row[name] - row[f"{name}_before"]
+        elif order == 2 and previous is not None:
+            previous_dt, previous_shrink = previous
             slope = (t - start) / previous_dt
             for name, factor in factors.items():
                 twin = (transform * factor * slope[:, None]).sum(0)
@@ -139,8 +161,8 @@ def conjugate_table(
                 row[f"{name}_before"] = -twin
             twin = shrink * lam * dt**2 / (2 * previous_dt)
             row["x"] = row["x"] + twin
-            row["x_before"] = -twin * (-previous_growth).exp()  # x̄_{n-1} in this step's frame
+            row["x_before"] = -twin * previous_shrink  # x̄_{n-1} in this step's frame
         row["gain"] = gain(posterior_variance(path, start[None]))[0]
         rows.append(row)
-        previous = dt, growth
+        previous = dt, shrink
     return Table(**{name: torch.stack([row[name] for row in rows]) for name in rows[0]})

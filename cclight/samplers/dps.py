@@ -30,8 +30,8 @@ class DPS(Sampler):
 
     Args:
         steps: network evaluations.
-        zeta: ζ, the length of the gradient step, >= 0. Tune it for each task: the paper has 1 for most tasks on FFHQ and 0.4
-            for phase retrieval, its published code 0.3 (super-resolution, deblurring) to 0.5 (inpainting).
+        zeta: ζ, the length of the gradient step, >= 0. Tune it for each task: the published code has 0.3 for super-resolution
+            and Gaussian deblurring.
         eta: η in [0, 1], how much fresh noise a step draws.
         timesteps: how the steps are spaced, see `cclight.samplers.timesteps`.
 

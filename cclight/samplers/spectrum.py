@@ -10,6 +10,7 @@ in the place of P wherever guidance enters, three cases cover all operators:
 |---------------|---------------------------------------------|----------------------------------------------|
 | `Projector`   | null space (ρ = 0) and range (ρ = 1)        | any linear operator, σ_y = 0: then D = P       |
 | `Singular`    | one for each distinct singular value        | a `SpectralOperator`, any σ_y                 |
+| `Perturbed`   | as `Singular`                                | the same; ρ_i to first order in σ_y²           |
 | `Whole`       | one (ρ = 1): all of image space             | nothing: for nonlinear operators               |
 
 For a nonlinear operator the residual r = h†(y) - h†(h(x̂_0)) has no linear part of its own. Writing r = (r + x̂_0) - x̂_0 and
@@ -28,7 +29,13 @@ from cclight.operators.base import LinearOperator, Operator, SpectralOperator
 
 
 class Spectrum(ABC):
-    """How the functions of HᵀH split into directions; K is the number of distinct ones."""
+    """How the functions of HᵀH split into directions; K is the number of distinct ones.
+
+    Attributes:
+        expand: the exponentials of the conjugate transform are to be expanded to first order in the noise.
+    """
+
+    expand: bool = False
 
     @abstractmethod
     def gain(self, variance: Tensor) -> Tensor:
@@ -73,8 +80,8 @@ class Whole(Spectrum):
         return sum(f[0] * v for f, v in terms)
 
 
-class Singular(Spectrum):
-    """Every distinct singular value as a direction of its own: exact for noisy measurements.
+class Directions(Spectrum):
+    """Every distinct singular value as a direction of its own.
 
     Args:
         operator: gives the decomposition.
@@ -90,10 +97,6 @@ class Singular(Spectrum):
         self.group = group.to(image.device)
         self.like = image
 
-    def gain(self, variance: Tensor) -> Tensor:
-        signal = variance[:, None] * self.values**2
-        return torch.where(self.values > 0, signal / (signal + self.noise_std**2), 0.0)
-
     def prepare(self, coefficients: Tensor) -> Tensor:
         return coefficients.to(self.like)
 
@@ -102,8 +105,30 @@ class Singular(Spectrum):
         return self.operator.from_spectral(sum(f[self.group] * z for (f, _), z in zip(terms, spectra, strict=True)))
 
 
-def spectrum_of(operator: Operator, noise_std: float, image: Tensor) -> Spectrum:
-    """The case that fits an operator.
+class Singular(Directions):
+    """The gain as it is: exact for noisy measurements."""
+
+    def gain(self, variance: Tensor) -> Tensor:
+        signal = variance[:, None] * self.values**2
+        return torch.where(self.values > 0, signal / (signal + self.noise_std**2), 0.0)
+
+
+class Perturbed(Directions):
+    """The paper's first-order perturbation, ρ_i = 1 - σ_y² / (r² s_i²) (appendix A.5): for σ_y ≪ r s_i alone.
+
+    Where r² falls toward data it grows without bound and guidance pushes away from the measurement, so that the restoration
+    drifts off, soon for a large w: it is here to be compared with.
+    """
+
+    expand = True
+
+    def gain(self, variance: Tensor) -> Tensor:
+        signal = variance[:, None] * self.values**2
+        return torch.where(self.values > 0, 1 - self.noise_std**2 / signal, 0.0)
+
+
+def spectrum_of(operator: Operator, noise_std: float, image: Tensor, kind: type[Directions] = Singular) -> Spectrum:
+    """The case that fits an operator; `kind` is the one for noisy measurements.
 
     Raises:
         TypeError: for a noisy measurement of an operator without singular values.
@@ -117,4 +142,4 @@ def spectrum_of(operator: Operator, noise_std: float, image: Tensor) -> Spectrum
             f"Guidance with noise_std={noise_std} needs a SpectralOperator, and {type(operator).__name__} is none: "
             "set noise_std to 0, or choose a sampler that needs no singular values (DPS)."
         )
-    return Singular(operator, noise_std, image)
+    return kind(operator, noise_std, image)

@@ -31,7 +31,7 @@ def run_apart(tmp_path, command):
     def run(*options, count=7, root="runs", fails=False):
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         process = subprocess.run(
-            command(*options, count=count, root=root), capture_output=True, text=True, timeout=120, env=environment, check=False
+            command(*options, count=count, root=root), capture_output=True, text=True, timeout=300, env=environment, check=False
         )
         assert (process.returncode != 0) == fails, process.stderr
         found = re.findall(r"rank (\d) restored (\[.*?\])", process.stdout)
@@ -137,6 +137,6 @@ def test_a_second_run_in_the_folder_is_refused_and_the_first_unharmed(whole, com
     with pytest.raises(RunError, match=f"is in use by process {first.pid}"):
         run_here("--overwrite")
     go.touch()
-    assert first.wait(timeout=100) == 0
+    assert first.wait(timeout=300) == 0
     first.communicate()
     assert_same_results(tmp_path / "runs" / "run", whole)

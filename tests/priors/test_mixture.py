@@ -1,7 +1,6 @@
 """cclight/priors/mixture.py: against the paper's numbers, brute-force integration and textbook conditioning."""
 
 import itertools
-import time
 
 import numpy as np
 import pytest
@@ -220,19 +219,6 @@ def test_posterior_samples_have_its_moments(noise_std, form):
         draws = x[i].flatten(1)
         assert float((draws.mean(0) - posterior.mean[i].flatten()).abs().max()) < 5 * float(draws.std() / n**0.5)
         assert relative(draws.T.cov(), posterior.covariance[i]) < 0.02
-
-
-def test_many_components_of_low_rank_plus_diagonal_are_quick():
-    components, size = 10, 192
-    factors = normal(components, size, 8) / 8**0.5
-    prior = GaussianMixture(
-        normal(components, size, seed=1), 0.3 * factors @ factors.mT + 0.01 * torch.eye(size), image_shape=(3, 8, 8)
-    )
-    x, t = normal(8, 3, 8, 8), torch.full((8,), 0.4, dtype=torch.float64)
-    prior(x, t)
-    begin = time.perf_counter()
-    prior(x, t)
-    assert time.perf_counter() - begin < 0.5
 
 
 def test_gradients_are_those_of_finite_differences():

@@ -262,9 +262,89 @@ def test_trajectory_is_kept_where_asked_for():
         ({"schedule": "beta"}, "Unknown guidance schedule 'beta': choose one of alpha2"),
         ({"timesteps": "cosine"}, "Unknown spacing of time steps 'cosine': choose one of uniform"),
         ({"order": 3}, r"order is 1 \(Euler\) or 2"),
-        ({"noise_model": "none"}, "Unknown noise model 'none'"),
+        ({"noise_model": "none"}, "Unknown noise model 'none': choose one of exact, perturbation"),
+        ({"jacobian": "jvp"}, "jacobian is vjp or none, got 'jvp'"),
+        ({"churn": -0.1}, "churn is a number >= 0"),
+        ({"churn": 0.1, "order": 2}, "0 unless order is 1; got churn=0.1 and order=2"),
     ],
 )
 def test_bad_settings_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         Conjugate(**arguments)
+
+
+def test_without_the_jacobian_no_graph_is_made_and_the_ode_without_it_is_met():
+    path, parameterization = OTPath(), Velocity()
+    prior, operator = smooth_mixture(path, parameterization), Inpainting(Box(4))
+    y, noise = problem(prior, operator)
+    with torch.inference_mode():
+        result = Conjugate(6, 2.0, t_start=0.4, jacobian="none").sample(LeafPrior(prior), operator, y, noise)
+    assert result.nfe == 6
+    times = timesteps(path, 80, 0.4, 0.95)
+    pinv_y = operator.pinv(y)
+
+    def velocity(t: Tensor, x: Tensor) -> Tensor:
+        s, o = parameterization.coefficients(path, t)
+        p, q = parameterization.drift(path, t)
+        network = prior(x, t.expand(x.shape[0]))
+        return p * x + q * network + gamma("alpha2", 2.0, path, t) * s * (pinv_y - operator.project(s * x + o * network))
+
+    start = path.alpha(times[0]) * pinv_y + path.sigma(times[0]) * noise
+    exact = odeint(velocity, start, times[[0, -1]], rtol=1e-9, atol=1e-9)[-1]
+    sampler = Conjugate(80, 2.0, t_start=0.4, t_end=0.95, order=2, jacobian="none")
+    assert relative(sampler.sample(prior, operator, y, noise).image, exact) < 1e-3
+
+
+class LeafPrior(Prior):
+    """Refuses to be called where a graph would be made."""
+
+    def __init__(self, prior: Prior) -> None:
+        super().__init__(prior.path, prior.parameterization)
+        self.prior, self.channels = prior, prior.channels
+
+    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
+        assert not torch.is_grad_enabled()
+        return self.prior(x_t, t)
+
+
+def test_denoise_last_returns_the_denoised_estimate_of_the_last_state():
+    prior, operator = smooth_mixture(VPPath(), Epsilon()), BicubicDownsampling(4)
+    y, noise = problem(prior, operator)
+    state = Conjugate(4, t_end=0.9).sample(prior, operator, y, noise).image
+    result = Conjugate(4, t_end=0.9, denoise_last=True).sample(prior, operator, y, noise, keep_trajectory=True)
+    times = timesteps(prior.path, 4, 0.6, 0.9)
+    torch.testing.assert_close(result.image, prior.denoise(state, times[-1].expand(len(y))))
+    assert result.nfe == 5
+    assert len(result.trajectory or []) == 4
+
+
+def test_denoise_last_spends_nothing_where_no_noise_is_left():
+    prior, operator = smooth_mixture(OTPath(), Velocity()), BicubicDownsampling(4)
+    y, noise = problem(prior, operator)
+    result = Conjugate(4, denoise_last=True).sample(prior, operator, y, noise)
+    assert result.nfe == 4
+    assert result.image.isfinite().all()
+
+
+@pytest.mark.parametrize(("path", "parameterization"), [(VPPath(), Epsilon()), (OTPath(), Velocity())])
+def test_churn_keeps_the_priors_distribution(path, parameterization):
+    """Unguided and from pure noise, a Gaussian prior is sampled with the right variance, with fresh noise in every step."""
+    variance = 0.3
+    prior = GaussianMixture(torch.zeros(1, 1, 8, 8), torch.tensor([variance]), path=path, parameterization=parameterization)
+    operator = Inpainting(Box(4))
+    noise = torch.randn(32, 1, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    y = torch.zeros_like(noise)
+    plain = Conjugate(120, 0.0, t_start=0.05, timesteps="logsnr")
+    churned = Conjugate(120, 0.0, t_start=0.05, timesteps="logsnr", churn=0.025)
+    before, after = (sampler.sample(prior, operator, y, noise).image for sampler in (plain, churned))
+    assert relative(after, before) > 0.3  # most of the initial noise is forgotten
+    assert float(after.var()) == pytest.approx(variance, rel=0.08)  # Euler's error with 120 steps is 0.05
+
+
+def test_churn_draws_from_each_images_generator():
+    prior, operator = smooth_mixture(VPPath(), Epsilon()), BicubicDownsampling(4)
+    y, noise = problem(prior, operator)
+    sampler = Conjugate(4, churn=0.3)
+    both = sampler.sample(prior, operator, y, noise, generators=[torch.Generator().manual_seed(k) for k in (5, 6)]).image
+    last = sampler.sample(prior, operator, y[1:], noise[1:], generators=[torch.Generator().manual_seed(6)]).image
+    torch.testing.assert_close(both[1:], last)

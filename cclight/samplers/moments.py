@@ -1,0 +1,124 @@
+r"""ConjugateMoments: the conditional conjugate integrator with the posterior covariance that the denoiser itself implies.
+
+ΠGDM takes Cov[x_0 | x_t] for r_t² I and mends what that gets wrong with a guidance weight. Tweedie's second formula gives it,
+
+    V = Cov[x_0 | x_t] = (σ²/α) ∂x̂_0/∂x_t,         V u = (σ²/α) (s u + o Jᵀ u)      (one vector-Jacobian product).
+
+With the residual r = H⁺y - P x̂_0 and Σ = σ_y² (HᵀH)⁺, the covariance of H⁺y, moment matching conditions the denoiser on y,
+
+    x̂_y = E[x_0 | x_t, y] = x̂_0 + V u,          (P V P + Σ) u = r,    u in the range of P,
+
+and the conditional ODE ẋ = (σ̇/σ) x + c x̂_y needs no weight. With V = v I + (V - v I) for any v > 0 and D = v (v P + Σ)⁻¹ on the
+range and 0 on the null space (the gains ρ_i of `cclight.samplers.spectrum` for v = r_t²), r - Σu = P V u turns x̂_y into
+
+    x̂_y = (I - D) ( x̂_0 + e ) + D H⁺y,          e = (V - v I) u.
+
+This is where the conjugate form comes in: of the range, only (I - D) is left to what the network and the solver say, and for
+σ_y = 0 nothing is. There the ODE is solved exactly by P x_t = α H⁺y + σ P ε, however few the steps; V u acts on the null space
+alone, where it carries what the measured part says of the rest: the term that r_t² I lacks.
+
+MMPS solves for u with a Krylov method, one product an iteration, and takes one more for V u. One iteration in the direction
+d = D r, which is the exact one for V = v I, needs one product in all: V is linear, so V d gives the step's length and V u,
+
+    u = κ d,    κ = <w, r> / <w, w>,    w = (P V P + Σ) d = P V d + v (r - d)        (least squares, per image).
+
+With x̂_y frozen over a step the transform x̄ = x/σ leaves x_{n+1} = (σ_{n+1}/σ_n) x_n + (α_{n+1} - α_n σ_{n+1}/σ_n) x̂_y. A step
+costs a network evaluation and a vector-Jacobian product, as Conjugate's does.
+
+References:
+    Rozet, Andry, Lanusse, Louppe, Learning Diffusion Priors from Observations by Expectation Maximization, NeurIPS 2024 (MMPS).
+    Boys et al., Tweedie Moment Projected Diffusions for Inverse Problems, TMLR 2024.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from cclight.guidance import posterior_variance
+from cclight.operators.base import LinearOperator
+from cclight.samplers.base import Problem, Sampler
+from cclight.samplers.spectrum import spectrum_of
+from cclight.samplers.timesteps import Spacing, check_grid, timesteps
+
+
+class ConjugateMoments(Sampler):
+    """The conjugate form with the denoiser's own covariance: no guidance weight to tune.
+
+    One network evaluation and one vector-Jacobian product a step, for linear operators.
+
+    Args:
+        steps: network evaluations.
+        t_start: progress from noise (0) to data (1) at which sampling begins, from the pseudoinverse plus noise; above 0.
+        t_end: progress at which it ends; None ends at 0.999 on the VP path and 1 on the OT path.
+        timesteps: how the steps are spaced, see `cclight.samplers.timesteps`.
+
+    Raises:
+        ValueError: for values outside these ranges.
+    """
+
+    requires = LinearOperator
+    reference = """@inproceedings{rozet2024learning,
+  title = {Learning Diffusion Priors from Observations by Expectation Maximization},
+  author = {Rozet, Fran{\\c{c}}ois and Andry, G{\\'e}r{\\^o}me and Lanusse, Fran{\\c{c}}ois and Louppe, Gilles},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year = {2024}
+}"""
+
+    def __init__(
+        self,
+        steps: int = 5,
+        t_start: float = 0.1,
+        t_end: float | None = None,
+        timesteps: Spacing = "logsnr",
+    ) -> None:
+        check_grid(steps, t_start, t_end, timesteps)
+        if t_start <= 0:
+            raise ValueError(f"t_start is above 0, where the state still says something of the image; got {t_start}.")
+        self.steps = steps
+        self.t_start = t_start
+        self.t_end = t_end
+        self.timesteps: Spacing = timesteps
+
+    def check(self, problem: Problem) -> None:
+        super().check(problem)
+        spectrum_of(problem.operator, problem.noise_std, problem.noise)
+
+    def iterate(self, problem: Problem) -> Iterator[Tensor]:
+        path, operator = problem.prior.path, problem.operator
+        spectrum = spectrum_of(operator, problem.noise_std, problem.noise)
+        grid = timesteps(path, self.steps, self.t_start, self.t_end, self.timesteps)
+        variances = posterior_variance(path, grid[:-1])
+        gains = spectrum.prepare(spectrum.gain(variances))
+        pinv_y = operator.pinv(problem.y)
+        times = grid.tolist()
+        x = problem.start(times[0], pinv_y)
+        for n, v in enumerate(variances.tolist()):
+            s, o = problem.linear(times[n])
+            alpha, sigma = problem.alpha_sigma(times[n])
+            alpha_next, sigma_next = problem.alpha_sigma(times[n + 1])
+            x_0 = residual = direction = x
+
+            def cotangent(network: Tensor, n: int = n, s: float = s, o: float = o, x: Tensor = x) -> Tensor:
+                nonlocal x_0, residual, direction
+                x_0 = s * x + o * network
+                residual = pinv_y - operator.project(x_0)
+                direction = spectrum.combine([(gains[n], residual)])
+                return direction
+
+            _, vjp = problem.network_and_vjp(x, times[n], cotangent)
+            spread = sigma**2 / alpha * (s * direction + o * vjp)  # V d
+            image = operator.project(spread) + v * (residual - direction)  # (P V P + Σ) d
+            estimate = x_0 + _length(image, residual) * (spread - v * direction)
+            estimate = estimate + spectrum.combine([(gains[n], pinv_y - estimate)])
+            x = sigma_next / sigma * x + (alpha_next - alpha * sigma_next / sigma) * estimate
+            yield x
+
+
+def _length(image: Tensor, residual: Tensor) -> Tensor:
+    """κ of each image, (B, 1, 1, 1), such that κ · image is closest to the residual; 0 where the image vanishes."""
+    image, residual = image.flatten(1), residual.flatten(1)
+    tiny = torch.finfo(image.dtype).tiny
+    return ((image * residual).sum(1) / image.square().sum(1).clamp_min(tiny)).view(-1, 1, 1, 1)

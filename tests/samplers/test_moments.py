@@ -1,0 +1,98 @@
+"""Moment matching in the conjugate form: exact on Gaussians, closer to the posterior than ΠGDM's covariance on mixtures."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cclight import AveragePooling, BicubicDownsampling, Conjugate, GaussianMixture, Inpainting, PiGDM, Quantization
+from cclight.operators.masks import Box
+from cclight.samplers.moments import ConjugateMoments
+from tests.samplers.baselines import (
+    NETWORKS,
+    PATHS,
+    assert_images_do_not_meet,
+    cell,
+    distances,
+    normal,
+    one_gaussian,
+    small_mixture,
+)
+from tests.samplers.golden import relative
+from tests.samplers.test_conjugate import SETTINGS, Counting, problem, smooth_mixture
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("noise_std", [0.0, 0.2])
+def test_an_isotropic_gaussian_is_restored_by_a_closed_form(path, noise_std):
+    """The posterior is Gaussian, direction by direction, and the ODE maps x to m + √var (x - α m)/√(α² var + σ²)."""
+    variance, kept = 0.3, Inpainting(Box(2))
+    prior = one_gaussian(path, variance)
+    y = kept(prior.sample(3, torch.Generator().manual_seed(0)))
+    y = y + noise_std * kept(normal(*y.shape, seed=1))
+    noise = normal(3, 1, 4, 4, seed=2)
+    image = ConjugateMoments(400).sample(prior, kept, y, noise, noise_std=noise_std).image
+    posterior = prior.posterior(kept, y, noise_std)
+    mean, spread = posterior.mean, torch.diagonal(posterior.covariance[0]).view(1, 4, 4)
+    t = path.time(torch.tensor(0.1, dtype=torch.float64))
+    alpha, sigma = path.alpha(t), path.sigma(t)
+    start = alpha * y + sigma * noise
+    expected = mean + spread.clamp_min(0).sqrt() * (start - alpha * mean) / (alpha**2 * spread + sigma**2).sqrt()
+    assert relative(image, expected) < 0.02
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_the_noiseless_range_is_exact_in_one_step(path):
+    prior, operator = small_mixture(path), AveragePooling(2)
+    y = operator(prior.sample(2, torch.Generator().manual_seed(0)))
+    noise = normal(2, 1, 4, 4)
+    image = ConjugateMoments(1).sample(prior, operator, y, noise).image
+    end = path.time(torch.tensor(path.last_progress, dtype=torch.float64))
+    expected = path.alpha(end) * y + path.sigma(end) * operator(noise)
+    torch.testing.assert_close(operator(image), expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("noise_std", [0.0, 0.1])
+def test_it_is_closer_to_the_posterior_than_r2_under_no_or_little_extra_weight(path, noise_std):
+    factor = 0.5 * normal(16, 3)
+    covariance = factor @ factor.T + 0.02 * torch.eye(16, dtype=torch.float64)
+    prior = GaussianMixture(0.3 * normal(1, 16, seed=1), covariance[None], None, path, NETWORKS[path], (1, 4, 4))
+    ours, *theirs = distances(
+        cell(prior, AveragePooling(2), noise_std),
+        [ConjugateMoments(10), PiGDM(10, 1.0, t_start=0.1), Conjugate(10, 1.0, t_start=0.1), Conjugate(10, 2.0, t_start=0.1)],
+    )
+    assert ours < min(theirs)
+
+
+@pytest.mark.parametrize(("path", "parameterization"), SETTINGS)
+@pytest.mark.parametrize("noise_std", [0.0, 0.1])
+def test_one_network_call_and_one_vjp_a_step(path, parameterization, noise_std):
+    prior, operator = Counting(smooth_mixture(path, parameterization)), BicubicDownsampling(4)
+    y, noise = problem(prior.prior, operator)
+    result = ConjugateMoments(6).sample(prior, operator, y, noise, noise_std=noise_std)
+    assert (prior.calls, prior.backward, result.nfe) == (6, 6, 6)
+    assert result.image.isfinite().all()
+    assert not result.image.requires_grad
+
+
+def test_float32_agrees_with_float64():
+    prior, operator = smooth_mixture(*SETTINGS[0]), BicubicDownsampling(4)
+    y, noise = problem(prior, operator)
+    for noise_std in (0.0, 0.1):
+        exact = ConjugateMoments(5).sample(prior, operator, y, noise, noise_std=noise_std).image
+        single = ConjugateMoments(5).sample(prior, operator, y.float(), noise.float(), noise_std=noise_std).image
+        assert single.dtype == torch.float32
+        assert relative(single, exact) < 1e-4
+
+
+def test_images_do_not_meet():
+    assert_images_do_not_meet(ConjugateMoments(4), AveragePooling(2), 0.1)
+
+
+def test_what_it_cannot_do_is_refused():
+    with pytest.raises(ValueError, match="t_start is above 0"):
+        ConjugateMoments(t_start=0.0)
+    prior = small_mixture(PATHS[0])
+    with pytest.raises(TypeError, match="ConjugateMoments needs a LinearOperator, and Quantization is none"):
+        ConjugateMoments().sample(prior, Quantization(4), normal(1, 1, 4, 4), normal(1, 1, 4, 4))
