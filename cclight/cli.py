@@ -21,6 +21,13 @@ from cclight import __version__
 # Each command's one line of help, and where its function lies: it takes the arguments and returns an exit code or None.
 COMMANDS: dict[str, tuple[str, str]] = {
     "predict": ("restore a source's photographs and measure the result", "cclight.lightning_cli:predict"),
+    "restore": ("restore pictures of your own with the embedded prior", "cclight.workbench.restore:main"),
+    "tune": ("search a sampler's settings", "cclight.workbench.tune:main"),
+    "table": ("collect runs in the paper's layout", "cclight.workbench.table:main"),
+    "compare": ("test whether one run is better than another", "cclight.workbench.compare:main"),
+    "report": ("show runs on one page with before and after", "cclight.workbench.report:main"),
+    "cite": ("print the BibTeX of what runs used", "cclight.workbench.cite:main"),
+    "list": ("list samplers, operators, priors and configurations", "cclight.workbench.listing:main"),
     "fit": ("train a small prior on a source's photographs", "cclight.lightning_cli:fit"),
     "export": ("write a trained prior in the packaged format", "cclight.cli:export"),
     "models": ("list the published checkpoints that load by name", "cclight.cli:models"),

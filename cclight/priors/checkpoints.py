@@ -181,7 +181,10 @@ def models_table() -> Table:
     """The known checkpoints, for `cclight models`."""
     from rich.table import Table
 
-    table = Table("name", "prior", "paper", "GB", "licence", "sha256", "cached", "source")
+    table = Table(box=None, pad_edge=False)
+    for header in ("name", "prior", "paper", "GB", "licence", "sha256", "cached", "source"):
+        # Names stand whole on any terminal, and nothing is cut: what does not fit goes on in the next line.
+        table.add_column(header, no_wrap=header in ("name", "prior", "GB"), overflow="fold")
     for card in CARDS.values():
         cached = (cache_folder() / card.file).is_file()
         table.add_row(

@@ -25,8 +25,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cclight.parameterization import Parameterization, Velocity
-from cclight.paths import GaussianPath, OTPath
+from cclight.parameterization import Epsilon, Parameterization
+from cclight.paths import GaussianPath, VPPath
 from cclight.priors.base import Prior
 
 SIGMA_DATA = 0.5  # standard deviation of photographs in [-1, 1]
@@ -168,8 +168,8 @@ class SmallPrior(Prior):
 
     Args:
         weights: a safetensors file made by `cclight export`; None takes the weights inside the package.
-        path: the path to sample along; the same weights serve all. None is the OT path.
-        parameterization: the output N that samplers see; the same weights serve all. None is the velocity.
+        path: the path to sample along; the same weights serve all. None is the VP path.
+        parameterization: the output N that samplers see; the same weights serve all. None is ε.
 
     Raises:
         FileNotFoundError: when the weights file does not exist.
@@ -182,7 +182,7 @@ class SmallPrior(Prior):
         path: GaussianPath | None = None,
         parameterization: Parameterization | None = None,
     ) -> None:
-        super().__init__(path or OTPath(), parameterization or Velocity())
+        super().__init__(path or VPPath(), parameterization or Epsilon())
         self.network = load(weights).to(memory_format=torch.channels_last)
         self.stride = self.network.stride
         self.requires_grad_(False).eval()

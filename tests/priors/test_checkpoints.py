@@ -2,9 +2,11 @@
 
 import hashlib
 import http.server
+import io
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 import threading
@@ -350,6 +352,16 @@ def test_the_table_lists_every_card_and_what_is_cached(cache):
     assert columns["name"] == list(CARDS)
     cached = dict(zip(columns["name"], columns["cached"], strict=True))
     assert (cached["imagenet256"], cached["ffhq256"], cached["celeba_hq"]) == ("yes", "no", "by hand")
+
+
+def test_the_table_cuts_nothing_on_a_narrow_terminal():
+    from rich.console import Console
+
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(models_table())
+    text = console.export_text()
+    assert "…" not in text
+    assert all(re.search(rf"^{name} ", text, re.MULTILINE) for name in CARDS)
 
 
 def test_sizes_are_those_of_the_parameters(golden):

@@ -15,7 +15,7 @@ from cclight.priors.small import SIGMA_DATA, SmallUNet, load, preconditioned, sa
 
 @pytest.fixture(scope="module")
 def prior() -> SmallPrior:
-    return SmallPrior()
+    return SmallPrior(path=OTPath(), parameterization=Velocity())
 
 
 def images(*shape: int, seed: int = 0) -> torch.Tensor:
