@@ -209,7 +209,7 @@ except CheckpointError as error:
         threading.Thread(target=hub.serve_forever, args=(0.02,), daemon=True).start()
         endpoint = f"http://127.0.0.1:{hub.server_port}"
         environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path), "HF_HUB_DISABLE_TELEMETRY": "1"}
-        run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=100)
+        run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=500)
         hub.shutdown()
     assert run.returncode == 0, run.stderr
     path, *complaint = run.stdout.splitlines()
