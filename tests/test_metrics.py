@@ -1,5 +1,6 @@
 import math
 import statistics
+import urllib.request
 
 import pytest
 import torch
@@ -39,6 +40,7 @@ def no_network(monkeypatch):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(urllib.request, "_opener", None)  # urllib keeps the proxies of its first call
 
 
 def pair(size=(3, 3, 192, 180), noise=0.2, seed=0, dtype=torch.float32):

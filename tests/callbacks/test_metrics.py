@@ -1,6 +1,7 @@
 import csv
 import json
 import math
+import urllib.request
 
 import pytest
 import torch
@@ -95,6 +96,7 @@ def test_missing_weights_are_told_once_and_stay_in_the_results(run_here, tmp_pat
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setattr(urllib.request, "_opener", None)  # urllib keeps the proxies of its first call
     with pytest.warns(UserWarning, match=r"LPIPS \(squeeze\) is unavailable") as caught:
         run, _, _ = run_here("--lpips")
     assert sum("LPIPS" in str(warning.message) for warning in caught) == 1
