@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("show runs on one page with before and after", "cclight.workbench.report:main"),
     "cite": ("print the BibTeX of what runs used", "cclight.workbench.cite:main"),
     "list": ("list samplers, operators, priors and configurations", "cclight.workbench.listing:main"),
+    "completion": ("print a script that completes commands in a shell", "cclight.workbench.completion:main"),
     "fit": ("train a small prior on a source's photographs", "cclight.lightning_cli:fit"),
     "export": ("write a trained prior in the packaged format", "cclight.cli:export"),
     "models": ("list the published checkpoints that load by name", "cclight.cli:models"),

@@ -100,7 +100,7 @@ def test_predict_takes_a_users_own_measurements(folder):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model.sampler.class_path", "Conjugat"], "did you mean Conjugate?"),
+        (["--model.sampler.class_path", "Conjugat"], "did you mean Conjugate or Conjugate"),
         (["--model.sampler.init_args.step", "3"], "Option 'step' is not accepted: did you mean steps or timesteps?"),
         (["--data.sauce", "x"], "data.sauce"),
         (["--model.sampler.init_args.steps", "0"], "steps must be at least 1, got 0"),
