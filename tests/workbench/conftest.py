@@ -1,0 +1,63 @@
+"""Two finished runs on the same four photographs of 48 pixels, made once by the command itself: what the workbench reads."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+# Both in one process: most of a run this small is the import of Lightning. MS-SSIM is not defined on 48 pixels: a metric that
+# a finished run could not measure.
+_PREDICT = """
+import sys
+from cclight.cli import main
+sys.exit(max(main(["predict", "--config", config, "--trainer.enable_progress_bar", "false"]) for config in sys.argv[1:]))
+"""
+_METRICS = ("PSNR", "SSIM", "MSSSIM")
+
+
+def config(sampler: str, **settings: object) -> dict:
+    """A configuration of `cclight predict` on the embedded prior."""
+    return {
+        "operator": {"class_path": "BicubicDownsampling", "init_args": {"factor": 4}},
+        "model": {
+            "prior": {"class_path": "SmallPrior"},
+            "sampler": {"class_path": sampler, "init_args": settings},
+        },
+        "data": {"source": {"class_path": "SamplePhotographs"}, "image_size": 48, "limit": 4, "batch_size": 4},
+        "trainer": {"accelerator": "cpu"},
+        "metrics": {"per_image": [{"class_path": f"cclight.metrics.{name}"} for name in _METRICS]},
+    }
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory) -> Path:
+    """The folder `runs` with the runs `conjugate` and `pigdm`. Tests that change anything copy it first."""
+    folder = tmp_path_factory.mktemp("workbench")
+    configs = {
+        "conjugate": config("Conjugate", steps=3, guidance=1.0, t_start=0.85, schedule="inverse_variance"),
+        "pigdm": config("PiGDM", steps=5),
+    }
+    for name, content in configs.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(content))
+    command = [sys.executable, "-c", _PREDICT, *(f"{name}.yaml" for name in configs)]
+    variables = {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == 0, result.stderr
+    return folder / "runs"
+
+
+@pytest.fixture(scope="session")
+def run(runs) -> Path:
+    """A finished run: Conjugate in three steps."""
+    return runs / "conjugate"
+
+
+@pytest.fixture(scope="session")
+def other_run(runs) -> Path:
+    """Another on the same photographs: PiGDM in five steps."""
+    return runs / "pigdm"
