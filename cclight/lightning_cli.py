@@ -12,7 +12,7 @@ import sys
 import warnings
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from jsonargparse import ArgumentError
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
@@ -34,6 +34,9 @@ from cclight.restorer import Restorer
 from cclight.runs import RunFolder
 from cclight.training import PriorTrainer
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 
 class _CLI(LightningCLI):
     """LightningCLI for one command: short class names, one-line errors, the configuration kept by ourselves."""
@@ -50,6 +53,15 @@ class _CLI(LightningCLI):
         Raises:
             UsageError: for a key, class or value that does not exist.
         """
+        cls.build(arguments).go()
+
+    @classmethod
+    def build(cls, arguments: list[str]) -> Self:
+        """Parse the arguments and make everything they name.
+
+        Raises:
+            UsageError: for a key, class or value that does not exist.
+        """
         import_public_names()
         sys.path.append(str(Path.cwd()))  # where a user's own module lies
         # Lightning's notes on hardware, its own services and its own deprecations are no news to a user.
@@ -58,7 +70,7 @@ class _CLI(LightningCLI):
         # sys.argv stays as it is, because DDP starts its other processes from it.
         warnings.filterwarnings("ignore", "LightningCLI's args parameter is intended")
         try:
-            cls(
+            return cls(
                 cls.model,
                 cls.data,
                 args=arguments,
@@ -72,7 +84,7 @@ class _CLI(LightningCLI):
                     "default_config_files": [],
                     "description": None,
                 },
-            ).go()
+            )
         except ArgumentError as error:
             raise UsageError(explain(str(error))) from error
 
