@@ -50,6 +50,14 @@ class Operator(nn.Module, ABC):
         """P x = H⁺ H x, the part of the images that the measurement determines; override where a direct way is faster."""
         return self.pinv(self(x))
 
+    def first_guess(self, pinv_y: Tensor) -> Tensor:
+        """The image that a sampler's start is made from, (B, C, H, W): H⁺y as in the paper, unless an operator knows better.
+
+        Args:
+            pinv_y: H⁺y, (B, C, H, W).
+        """
+        return pinv_y
+
     def check_images(self, shape: tuple[int, ...]) -> None:
         """Refuse images that the operator cannot take, before any work.
 

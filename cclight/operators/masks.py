@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d, interpolate, pad
 
 from cclight.operators.base import SpectralOperator
 from cclight.operators.tables import Table
@@ -173,11 +174,14 @@ class Inpainting(SpectralOperator):
 
     Args:
         mask: which pixels are kept; None is `FreeForm()`, the paper's kind of task.
+        fill: let samplers start from a smooth continuation of the kept pixels (`harmonic_fill`) where they would start from
+            H⁺y, in which the hole is grey. H and H⁺ stay what they are. Few steps from a late start keep much of the start.
     """
 
-    def __init__(self, mask: Mask | None = None) -> None:
+    def __init__(self, mask: Mask | None = None, fill: bool = False) -> None:
         super().__init__()
         self.mask = mask or FreeForm()
+        self.fill = fill
         self._kept = Table(self._draw)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -193,6 +197,12 @@ class Inpainting(SpectralOperator):
     def project(self, x: Tensor) -> Tensor:
         return self(x)
 
+    def first_guess(self, pinv_y: Tensor) -> Tensor:
+        if not self.fill:
+            return pinv_y
+        (kept,) = self._kept.like(tuple(pinv_y.shape[1:]), pinv_y)
+        return harmonic_fill(pinv_y, kept)
+
     def spectral(self, x: Tensor) -> Tensor:
         return x
 
@@ -207,6 +217,36 @@ class Inpainting(SpectralOperator):
 
     def _draw(self, image_shape: tuple[int, ...]) -> tuple[Tensor]:
         return (self.mask(image_shape).double(),)
+
+
+def harmonic_fill(image: Tensor, kept: Tensor, relaxations: int = 8) -> Tensor:
+    """Continue the kept pixels smoothly into the holes: nearly the solution of Laplace's equation with them as boundary values.
+
+    From coarse to fine: on each level of a pyramid the holes begin with the coarser level's values and relax toward the mean
+    of their four neighbours. The same number of operations whatever the mask.
+
+    Args:
+        image: (B, C, H, W), anything in the holes.
+        kept: 1 where a pixel is kept, 0 in the holes; broadcasts to the image. Without any kept pixel the fill is zero.
+        relaxations: sweeps on each level.
+    """
+    kept = kept.to(image).expand(image.shape)
+    height, width = image.shape[-2:]
+    if min(height, width) > 1:
+        padding = (0, width % 2, 0, height % 2)
+        weight = avg_pool2d(pad(kept, padding), 2)
+        coarse = avg_pool2d(pad(image * kept, padding), 2) / weight.clamp_min(1e-6)
+        coarse = harmonic_fill(coarse, (weight > 0).to(image), relaxations)
+        guess = interpolate(coarse, scale_factor=2.0, mode="bilinear")[..., :height, :width]
+    else:
+        weight = kept.sum(dim=(-2, -1), keepdim=True)
+        guess = ((image * kept).sum(dim=(-2, -1), keepdim=True) / weight.clamp_min(1e-6)).expand(image.shape)
+    filled = torch.lerp(guess, image, kept)
+    for _ in range(relaxations):
+        around = pad(filled, (1, 1, 1, 1), mode="replicate")
+        mean = (around[..., :-2, 1:-1] + around[..., 2:, 1:-1] + around[..., 1:-1, :-2] + around[..., 1:-1, 2:]) / 4
+        filled = torch.lerp(mean, image, kept)
+    return filled
 
 
 def _distance(start: Tensor, end: Tensor, grid: torch.Size) -> Tensor:

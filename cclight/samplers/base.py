@@ -10,11 +10,14 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from cclight.operators.base import Operator
+from cclight.parameterization import Parameterization
+from cclight.paths import GaussianPath
 from cclight.priors.base import Prior
 
 
@@ -99,18 +102,16 @@ class Problem:
 
     def linear(self, t: float) -> tuple[float, float]:
         """The s and o of x̂_0 = s x + o N at a time, as plain numbers (computed in float64)."""
-        s, o = self.prior.parameterization.coefficients(self.prior.path, torch.tensor(t, dtype=torch.float64))
-        return float(s), float(o)
+        return _linear(self.prior.path, self.prior.parameterization, t)
 
     def alpha_sigma(self, t: float) -> tuple[float, float]:
         """α and σ of the prior's path at a time, as plain numbers (computed in float64)."""
-        time = torch.tensor(t, dtype=torch.float64)
-        return float(self.prior.path.alpha(time)), float(self.prior.path.sigma(time))
+        return _alpha_sigma(self.prior.path, t)
 
-    def start(self, t: float, estimate: Tensor) -> Tensor:
-        """The state α(t) · estimate + σ(t) · noise."""
+    def start(self, t: float, pinv_y: Tensor) -> Tensor:
+        """The state α(t) · (H⁺y, or what the operator makes of it for a first guess) + σ(t) · noise."""
         alpha, sigma = self.alpha_sigma(t)
-        return alpha * estimate + sigma * self.noise
+        return alpha * self.operator.first_guess(pinv_y) + sigma * self.noise
 
     def randn(self) -> Tensor:
         """Fresh standard normal noise, (B, C, H, W), each image from its own generator."""
@@ -119,6 +120,19 @@ class Problem:
         shape, dtype = self.noise.shape[1:], self.noise.dtype
         draws = [torch.randn(shape, generator=g, dtype=dtype, device=g.device) for g in self.generators]
         return torch.stack([draw.to(self.noise.device) for draw in draws])
+
+
+# Every batch asks for the same few times: the numbers are kept, so that a step computes nothing in float64.
+@lru_cache(maxsize=8192)
+def _linear(path: GaussianPath, parameterization: Parameterization, t: float) -> tuple[float, float]:
+    s, o = parameterization.coefficients(path, torch.tensor(t, dtype=torch.float64))
+    return float(s), float(o)
+
+
+@lru_cache(maxsize=8192)
+def _alpha_sigma(path: GaussianPath, t: float) -> tuple[float, float]:
+    time = torch.tensor(t, dtype=torch.float64)
+    return float(path.alpha(time)), float(path.sigma(time))
 
 
 class Sampler(ABC):

@@ -2,7 +2,9 @@ import pytest
 import torch
 from PIL import Image
 
-from cclight.operators.masks import Box, FixedMask, FreeForm, Inpainting, MaskFile, RandomPixels
+from cclight import SmallPrior
+from cclight.operators.masks import Box, FixedMask, FreeForm, Inpainting, MaskFile, RandomPixels, harmonic_fill
+from cclight.samplers.base import Problem
 
 
 @pytest.mark.parametrize("name", ["op__in2_20ff1", "op__inp_20ff1", "op_flow__inp"])
@@ -84,3 +86,29 @@ def test_channels_can_have_masks_of_their_own():
 def test_without_a_mask_it_takes_images_of_any_size():
     for shape in ((1, 3, 16, 16), (1, 3, 40, 24)):
         assert 0.1 < float((Inpainting()(torch.ones(shape)) == 0).float().mean()) < 0.3
+
+
+def test_the_fill_is_close_to_the_solution_of_laplaces_equation():
+    """Against a long relaxation, on a smooth picture with a hole; the kept pixels are untouched."""
+    rows, columns = torch.meshgrid(torch.linspace(-1, 1, 47), torch.linspace(-1, 1, 33), indexing="ij")
+    image = torch.stack([rows, columns, rows * columns])[None].double()
+    kept = Box(16)((3, 47, 33)).double()
+    filled = harmonic_fill(image * kept, kept)
+    assert torch.equal(filled * kept, image * kept)
+    # Each of the three is harmonic, hence its own continuation; a grey hole is wrong by up to 0.5 here.
+    assert (filled - image).abs().max() < 0.05
+    assert (harmonic_fill(image * kept, kept, relaxations=300) - image).abs().max() < 1e-3
+
+
+def test_a_fill_changes_where_samplers_start_and_nothing_else():
+    """H, H⁺ and P stay; the start of a sampler is the filled picture; nothing kept gives zeros, not NaN."""
+    x = torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    plain, filled = Inpainting(Box(4)), Inpainting(Box(4), fill=True)
+    y = plain(x)
+    assert torch.equal(filled(x), y)
+    assert torch.equal(filled.pinv(y), plain.pinv(y))
+    assert torch.equal(plain.first_guess(y), y)
+    problem = Problem(SmallPrior(), filled, y, torch.zeros_like(x))
+    alpha, _ = problem.alpha_sigma(0.3)
+    assert torch.equal(problem.start(0.3, y), alpha * filled.first_guess(y))
+    assert torch.equal(harmonic_fill(x, torch.zeros(12, 12)), torch.zeros_like(x))
