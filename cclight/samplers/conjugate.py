@@ -24,7 +24,7 @@ from cclight.guidance import SCHEDULES, Schedule
 from cclight.operators.base import LinearOperator
 from cclight.samplers.base import Problem, Sampler
 from cclight.samplers.coefficients import Table, conjugate_table
-from cclight.samplers.spectrum import Directions, Perturbed, Projector, Singular, Spectrum, Whole, spectrum_of
+from cclight.samplers.spectrum import Directions, Perturbed, Projector, Singular, Spectrum, Whole, spectrum_of, weighted
 from cclight.samplers.timesteps import Spacing, check_grid, timesteps
 
 Jacobian = Literal["vjp", "none"]
@@ -197,7 +197,7 @@ def evaluate(
     now = {"x": x, "target": pinv_y}
 
     def cotangent(network: Tensor) -> Tensor:
-        x_0 = s * x + o * network
+        x_0 = weighted([(s, x), (o, network)])
         residual = pinv_y - operator.project(x_0)
         if not linear:
             now["target"] = residual + x_0

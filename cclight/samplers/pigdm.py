@@ -33,7 +33,7 @@ from cclight.paths import GaussianPath
 from cclight.samplers.base import Problem, Sampler
 from cclight.samplers.coefficients import NODES, quadrature
 from cclight.samplers.conjugate import check_guidance
-from cclight.samplers.spectrum import spectrum_of
+from cclight.samplers.spectrum import spectrum_of, weighted
 from cclight.samplers.timesteps import Spacing, check_grid, timesteps
 
 Integrator = Literal["exponential", "euler"]
@@ -144,11 +144,11 @@ class PiGDM(Sampler):
 
             def cotangent(network: Tensor, n: int = n, s: float = s, o: float = o, x: Tensor = x) -> Tensor:
                 nonlocal residual
-                residual = pinv_y - operator.project(s * x + o * network)
+                residual = pinv_y - operator.project(weighted([(s, x), (o, network)]))
                 residual = spectrum.combine([(gains[n], residual)]) if noisy else residual
                 return residual
 
             network, vjp = problem.network_and_vjp(x, t, cotangent)
             of_x, of_network, of_guidance = rows[n]
-            x = of_x * x + of_network * network + of_guidance * (s * residual + o * vjp)
+            x = weighted([(of_x, x), (of_network, network), (of_guidance * s, residual), (of_guidance * o, vjp)])
             yield x

@@ -50,6 +50,15 @@ class Spectrum(ABC):
         """Σ f(HᵀH) v over pairs of a prepared row f and images v, (B, C, H, W)."""
 
 
+def weighted(terms: list[tuple[float, Tensor]]) -> Tensor:
+    """Σ f v over pairs of a number f and images v, (B, C, H, W), in one new tensor: one pass over memory for each v."""
+    (first, image), *rest = terms
+    total = first * image
+    for factor, image in rest:
+        total.add_(image, alpha=factor)
+    return total
+
+
 class Projector(Spectrum):
     """Null space and range of a noiseless linear operator: f(HᵀH) v = f_0 v + (f_1 - f_0) P v, one projection for the sum."""
 
@@ -63,8 +72,8 @@ class Projector(Spectrum):
         return coefficients.tolist()  # plain numbers: no host synchronisation in the loop
 
     def combine(self, terms: list[tuple[Any, Tensor]]) -> Tensor:
-        within = sum((f[1] - f[0]) * v for f, v in terms)
-        return sum((f[0] * v for f, v in terms), self.operator.project(within))
+        within = weighted([(f[1] - f[0], v) for f, v in terms])
+        return weighted([(f[0], v) for f, v in terms]).add_(self.operator.project(within))
 
 
 class Whole(Spectrum):
@@ -77,7 +86,7 @@ class Whole(Spectrum):
         return coefficients.tolist()
 
     def combine(self, terms: list[tuple[Any, Tensor]]) -> Tensor:
-        return sum(f[0] * v for f, v in terms)
+        return weighted([(f[0], v) for f, v in terms])
 
 
 class Directions(Spectrum):
