@@ -22,6 +22,7 @@ from cclight import __version__
 COMMANDS: dict[str, tuple[str, str]] = {
     "predict": ("restore a source's photographs and measure the result", "cclight.lightning_cli:predict"),
     "restore": ("restore pictures of your own with the embedded prior", "cclight.workbench.restore:main"),
+    "evaluate": ("measure a run's saved pictures again, without restoring", "cclight.workbench.evaluate:main"),
     "tune": ("search a sampler's settings", "cclight.workbench.tune:main"),
     "table": ("collect runs in the paper's layout", "cclight.workbench.table:main"),
     "compare": ("test whether one run is better than another", "cclight.workbench.compare:main"),
