@@ -31,7 +31,7 @@ from cclight.metrics import (
     gather,
     summarize,
 )
-from cclight.runs import Record, RunFolder, write_whole
+from cclight.runs import Record, RunError, RunFolder, write_whole
 
 if TYPE_CHECKING:
     from cclight.data.datamodule import Batch
@@ -169,6 +169,11 @@ class MetricsCallback(Callback):
             reasons = {**why, **reasons}
             left_out.update(elsewhere)
         self.records = dict(sorted(self.records.items()))
+        if left_out and not self.records:  # every rank knows the same by now, so that all stop together
+            first = left_out[min(left_out)].rstrip(".")
+            raise RunError(
+                f"None of the {len(left_out)} photographs could be used; the first: {first}. Give others as data.source."
+            )
         self.summaries = {
             summary.quantity.name: summary for summary in summarize_records(self.quantities, self.records, reasons, self.seed)
         }
