@@ -5,6 +5,8 @@ python benchmarks/overhead.py
 
 A U-Net of 4 million parameters with random weights, super-resolution ×4, one thread. The ratio is the median, over interleaved
 repeats, of (one sampler step) / (one evaluation and vector-Jacobian product of the same network), in seconds of the process.
+azula's samplers stand beside ours with the same network, operator and pseudoinverse; they come with the extra `bench` and are
+left out where absent.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +47,41 @@ def baseline(prior: Network, x: Tensor) -> None:
     torch.autograd.grad(output, x, output.detach())
 
 
+def peers(prior: Network, operator: AveragePooling, y: Tensor, noise: Tensor) -> dict[str, Callable[[], Tensor]]:
+    """Azula's samplers with their own code, each taking STEPS steps; empty where it is not installed."""
+    try:
+        from azula.denoise import Denoiser, DiracPosterior
+        from azula.guidance.dps import DPSSampler
+        from azula.guidance.mmps import MMPSDenoiser
+        from azula.guidance.pgdm import PGDMSampler
+        from azula.noise import Schedule
+        from azula.sample import DDIMSampler
+    except ImportError:
+        print("azula is not installed and left out: pip install 'cclight[bench]'.")
+        return {}
+
+    class Path(Schedule):
+        def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
+            return 1 - t, t  # azula's time ends at 0
+
+    class Wrapped(Denoiser):
+        def __init__(self) -> None:
+            super().__init__()
+            self.prior, self.schedule = prior, Path()
+
+        def forward(self, x_t: Tensor, t: Tensor, **_) -> DiracPosterior:
+            return DiracPosterior(mean=self.prior.denoise(x_t, 1 - t.expand(len(x_t))))
+
+    grid = {"start": 0.4, "stop": 0.01, "steps": STEPS, "silent": True}
+    mmps = MMPSDenoiser(Wrapped(), y, operator, lambda v: 1e-6 * v, iterations=3)
+    samplers = {
+        "azula PGDM": PGDMSampler(Wrapped(), y, operator, operator.pinv, **grid),
+        "azula DPS": DPSSampler(Wrapped(), y, operator, **grid),
+        "azula MMPS, 3 solves": DDIMSampler(mmps, **grid),
+    }
+    return {name: partial(sampler, noise) for name, sampler in samplers.items()}
+
+
 def seconds(work) -> float:
     """The process's time for a piece of work."""
     began = time.process_time()
@@ -57,11 +96,15 @@ def ratios(prior: Network, size: int, batch: int, repeats: int) -> dict[str, flo
     y = operator(noise)
     samplers: list[Sampler] = [Conjugate(STEPS), Conjugate(STEPS, order=2), PiGDM(STEPS), ConjugateMoments(STEPS)]
     names = ["Conjugate", "Conjugate order 2", "PiGDM", "ConjugateMoments"]
-    measured: dict[str, list[float]] = {name: [] for name in names}
+    works: dict[str, Callable[[], object]] = {
+        name: partial(sampler.sample, prior, operator, y, noise) for name, sampler in zip(names, samplers, strict=True)
+    }
+    works |= peers(prior, operator, y, noise)
+    measured: dict[str, list[float]] = {name: [] for name in works}
     for repeat in range(repeats + 1):
-        for name, sampler in zip(names, samplers, strict=True):
+        for name, work in works.items():
             before = sum(seconds(lambda: baseline(prior, noise)) for _ in range(STEPS))
-            step = seconds(lambda sampler=sampler: sampler.sample(prior, operator, y, noise))
+            step = seconds(work)
             if repeat:  # the first makes the tables
                 measured[name].append(step / before)
     return {name: statistics.median(values) for name, values in measured.items()}
@@ -79,7 +122,7 @@ def main(arguments: list[str] | None = None) -> None:
     for size in (64,) if options.quick else (64, 256):
         for batch in (1, 4):
             for name, ratio in ratios(prior, size, batch, options.repeats).items():
-                print(f"{size}×{size}, batch {batch}: {name:18} {ratio:.3f}", flush=True)
+                print(f"{size}×{size}, batch {batch}: {name:20} {ratio:.3f}", flush=True)
 
 
 if __name__ == "__main__":
