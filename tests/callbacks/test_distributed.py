@@ -18,8 +18,9 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def command(tmp_path, photographs_of):
-    def make(*options, count=7, root="runs"):
-        return [sys.executable, str(SCRIPT), str(photographs_of(count)), str(tmp_path / root), *map(str, options)]
+    def make(*options, count=7, root="runs", fill=True):
+        folder = photographs_of(count) if fill else tmp_path / f"photographs{count}"
+        return [sys.executable, str(SCRIPT), str(folder), str(tmp_path / root), *map(str, options)]
 
     return make
 
@@ -28,10 +29,15 @@ def command(tmp_path, photographs_of):
 def run_apart(tmp_path, command):
     """Predict in processes of its own; returns the run's path, the restored indices by rank, and the process."""
 
-    def run(*options, count=7, root="runs", fails=False):
+    def run(*options, count=7, root="runs", fails=False, fill=True):
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         process = subprocess.run(
-            command(*options, count=count, root=root), capture_output=True, text=True, timeout=300, env=environment, check=False
+            command(*options, count=count, root=root, fill=fill),
+            capture_output=True,
+            text=True,
+            timeout=300,
+            env=environment,
+            check=False,
         )
         assert (process.returncode != 0) == fails, process.stderr
         found = re.findall(r"rank (\d) restored (\[.*?\])", process.stdout)
@@ -81,6 +87,17 @@ def test_a_rank_without_images(run_here, run_apart):
     assert results == expected
     assert results["images"] == 1
     assert "needs 2 images" in results["metrics"]["fid"]["unavailable"]
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_no_usable_photograph_is_an_error_on_every_rank_and_nobody_hangs(run_apart, photographs_of, devices):
+    for file in photographs_of(3).iterdir():
+        file.write_bytes(b"no picture")
+    path, _, process = run_apart("--devices", devices, count=3, fill=False, fails=True)
+    errors = [line for line in process.stderr.splitlines() if line.startswith("error: ")]
+    assert errors
+    assert all(line.startswith("error: None of the 3 photographs could be used; the first: ") for line in errors)
+    assert not (path / "metrics.json").exists()
 
 
 def test_a_metric_that_one_rank_lacks_is_unavailable_and_nobody_hangs(run_apart):
