@@ -77,6 +77,9 @@ def main(arguments: list[str] | None = None) -> int:
         return getattr(import_module(module), function)(with_packaged_configs(rest)) or 0
     except UsageError as error:
         return _fail(str(error), command, code=2)
+    except BrokenPipeError:  # the reader, `head` perhaps, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (OSError, RuntimeError, TypeError, ValueError) as error:
         if os.environ.get("CCLIGHT_TRACEBACK"):
             raise

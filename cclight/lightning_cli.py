@@ -24,6 +24,7 @@ from cclight.callbacks.images import ImageWriter
 from cclight.callbacks.metrics import MetricsCallback
 from cclight.callbacks.resume import Resume
 from cclight.callbacks.table import SummaryTable
+from cclight.callbacks.tensorboard import TensorBoardLog
 from cclight.cli import UsageError, suggestion
 from cclight.data.datamodule import RestorationDataModule
 from cclight.data.patches import PatchDataModule
@@ -143,6 +144,7 @@ class PredictCLI(_CLI):
             ImageWriter(self.run, self.config_init.images.grid),
             MetricsCallback(self.run, metrics.per_image, metrics.distances),
             SummaryTable(self.run),
+            TensorBoardLog(self.run),
         ]
         trainer = super().instantiate_trainer(**kwargs)
         trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]

@@ -244,10 +244,10 @@ class RunFolder:
                 f"it, or run.resume to true to compute what it lacks."
             )
         if kept.exists():
-            differences = _differences(kept.read_text(encoding="utf-8"), config)
-            if differences:
+            differing = differences(kept.read_text(encoding="utf-8"), config)
+            if differing:
                 raise RunError(
-                    f"{self.path} holds a run of another configuration ({'; '.join(differences)}): choose another run.name, or "
+                    f"{self.path} holds a run of another configuration ({'; '.join(differing)}): choose another run.name, or "
                     f"set run.overwrite to true to replace it."
                 )
         elif any((self.path / part).exists() for part in (*KINDS, "records", "metrics.json")):
@@ -376,7 +376,7 @@ def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
     return {prefix: tree}
 
 
-def _differences(kept: str, config: str) -> list[str]:
+def differences(kept: str, config: str) -> list[str]:
     """What differs between two configurations in YAML and would change results, at most three, in words."""
     import yaml
 

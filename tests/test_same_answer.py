@@ -1,8 +1,8 @@
 """An image's restoration depends on the seed, its index and the configuration; never on batch size, ranks or the count.
 
 Pixels agree to 1e-5 and not to the bit: what remains is the network's, whose convolutions sum in another order for another
-number of images. Everything of ours is per image, and the random numbers are the same to the bit. REDDiff divides by the root of
-its gradient's square (Adam), which blows up that rounding where the gradient is small: 1.3e-5 was seen, 1e-4 is allowed.
+number of images. Everything of ours is per image, and the random numbers are the same to the bit. REDDiff divides by the root
+of its gradient's square (Adam), which blows up that rounding where the gradient is small: 1.3e-5 was seen, 1e-4 is allowed.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     cclight tune --config configs/sr.yaml --search configs/search/conjugate.yaml --data.limit 12
 
 What follows `--search` and the options below are arguments of `cclight predict`. Each trial is such a run, in this process, in
-a folder that is deleted after it; the prior is loaded once. Start the command several times, one for each GPU or group of cores,
-and the processes share the study; start it again and it goes on.
+a folder that is deleted after it; the prior is loaded once. Start the command several times, one for each GPU or group of
+cores, and the processes share the study; start it again and it goes on.
 """
 
 from __future__ import annotations
@@ -110,16 +110,16 @@ class Evaluation:
                         f"for each device, they share the study"
                     )
                 super().before_instantiate_classes()
-                self.prior = str(self.config.model.prior)
-                if self.prior in shared:
-                    self.config.model.prior = shared[self.prior]
+                self.key = str(self.config.model.prior)
+                if self.key in shared:
+                    self.config.model.prior = shared[self.key]
 
             def instantiate_classes(self) -> None:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # jsonargparse finds a ready prior in a configuration odd
                     super().instantiate_classes()
                 shared.clear()
-                shared[self.prior] = self.model.prior
+                shared[self.key] = self.model.prior  # type: ignore[misc]
 
             def instantiate_trainer(self, **kwargs: Any) -> Any:
                 trainer = super().instantiate_trainer(**kwargs)
