@@ -83,8 +83,7 @@ def front_door(files: dict[str, Any]) -> argparse.ArgumentParser:
                 command.add_argument(option, action="store_true")
                 continue
             choices = kind if isinstance(kind, list) else None
-            dashed = option.startswith("--")
-            argument = command.add_argument(option, choices=choices, **({} if dashed else {"nargs": "*"}))
+            argument = command.add_argument(option, choices=choices, nargs=None if option.startswith("--") else "*")
             if isinstance(kind, str) and kind in files:
                 argument.complete = files[kind]  # type: ignore[attr-defined]
     return parser

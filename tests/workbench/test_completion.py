@@ -18,7 +18,7 @@ def test_bash_completes_commands_and_options(tmp_path):
 
     def complete(*words: str) -> list[str]:
         line = " ".join(f"'{word}'" for word in words)
-        name = next(text.split()[3] for text in script.splitlines() if text.startswith("complete -o") and " -F " in text)
+        name = next(text.split()[4] for text in script.splitlines() if text.startswith("complete -o") and " -F " in text)
         commands = f"""
         source cclight.bash
         COMP_WORDS=({line}); COMP_CWORD=$(( ${{#COMP_WORDS[@]}} - 1 ))
