@@ -16,7 +16,8 @@ DATASETS = {
     "imagenet": """@article{russakovsky2015imagenet,
   title = {{ImageNet} Large Scale Visual Recognition Challenge},
   author = {Russakovsky, Olga and Deng, Jia and Su, Hao and Krause, Jonathan and Satheesh, Sanjeev and Ma, Sean and
-            Huang, Zhiheng and Karpathy, Andrej and Khosla, Aditya and Bernstein, Michael and Berg, Alexander C. and Fei-Fei, Li},
+            Huang, Zhiheng and Karpathy, Andrej and Khosla, Aditya and Bernstein, Michael and Berg, Alexander C. and
+            Fei-Fei, Li},
   journal = {International Journal of Computer Vision},
   year = {2015}
 }""",
