@@ -168,7 +168,10 @@ class _Restorer:
         restoration = self.sampler.sample(self.prior, operator, y, noise, noise_std=self.noise_std, generators=generators)
         if not restoration.image.isfinite().all():
             raise ValueError("the restoration holds NaN or infinity: try more --steps, or a --noise_std")
-        restored = restoration.image[0, :, measured.rows, measured.columns]
+        final = restoration.image
+        if self.options.task == "inpaint":  # what is known stays as it is, without the last step's trace of noise
+            final = final - operator.project(final) + y
+        restored = final[0, :, measured.rows, measured.columns]
         restored = restored.mean(0, keepdim=True) if grey else restored
         write_whole(output, encode_png(restored))
         size = f"{restored.shape[2]}×{restored.shape[1]}"
