@@ -152,3 +152,23 @@ def test_packaged_configs_are_found_by_name_unless_a_file_lies_here(tmp_path, mo
     assert find_config("sr.yaml") == packaged_configs() / "sr.yaml" == find_config("configs/sr.yaml")
     shutil.copy(packaged_configs() / "sr.yaml", tmp_path / "sr.yaml")
     assert find_config("sr.yaml") == Path("sr.yaml")
+
+
+_PAGES = ("table", "compare", "cite", "report")
+_SLOW = ("torch", "lightning", "datasets", "optuna", "numpy", "rich")
+
+
+@pytest.mark.parametrize("arguments", ["--help", "--version", "list", "list samplers", *(f"{page} --help" for page in _PAGES)])
+def test_the_front_door_imports_no_torch_and_little_else(tmp_path, arguments):
+    """A shell's prompt should not wait for Lightning: what answers from the source alone imports neither, nor much besides."""
+    code = f"""
+import contextlib, io, sys
+from cclight.cli import main
+with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+    main({arguments.split()!r})
+print(len(sys.modules), *(name for name in {_SLOW} if name in sys.modules))
+"""
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+    count, *slow = result.stdout.split()
+    assert slow == []
+    assert int(count) < 350  # Python itself brings about 60, argparse and the site's own hooks more; torch over 1500
