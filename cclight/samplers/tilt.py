@@ -1,0 +1,165 @@
+r"""ConjugateTilt: the network is asked at the state whose denoised estimate agrees with the measurement.
+
+`cclight.samplers.moments` conditions the denoiser on y by one linear correction x̂_y = x̂_0(x_t) + V u. Here the correction goes
+into the network's input instead. By the exponential family's identity, moving the state by (σ²/α) η tilts the posterior,
+
+    p(x_0 | x_t + (σ²/α) η)  ∝  p(x_0 | x_t) exp(<η, x_0>),       V = ∂x̂_0/∂η = Cov[x_0 | x_t + (σ²/α) η],
+
+and the multiplier η, in the range of P, is the one whose estimate meets the measurement:
+
+    x̂_y = x̂_0(x_t + (σ²/α) η),        P x̂_y + Σ η = H⁺y,        Σ = σ_y² (HᵀH)⁺.
+
+For a Gaussian prior this is the exact E[x_0 | x_t, y], as moment matching is: V is constant and the first Newton step lands
+(the equation becomes (P V P + Σ) η = H⁺y - P x̂_0). For any other prior moment matching stops at that first step, with V at a
+state that y says is wrong; the tilt solves the equation, and so lets the measurement choose among the prior's modes.
+
+The multiplier need not be found anew at every noise level. Split it so that the noise which the state happens to carry in the
+range of P cancels: with snr = α²/σ² and the gain G = (I + snr Σ)⁻¹ on the range and 0 on the null space,
+
+    η = (α/σ²) G h,     h = α H⁺y - x_t + (σ²/α) ζ,     ζ = (α/σ²) x_t + η - snr P x̂_y.
+
+ζ is -∇ log p(x_0) at x̂_y for a Gaussian: it depends on the image, not on the noise level, and so is passed on from step to step.
+A step asks the network once, at x_t + G h, and improves on ζ by steepest descent with one vector-Jacobian product: with
+q = H⁺y - Σ η - x̂_0, v = r_t² and D = v (v P + Σ)⁻¹ (the gains ρ_i of `cclight.samplers.spectrum`),
+
+    d = D q / v,     κ = <d, q> / (<d, V d> + <d, q - v d>)      (Σ d = (P - D) q; per image)
+    e = κ (V - v I) d,     x̂_y = (I - D) (x̂_0 + e) + D (H⁺y - Σ η),     ζ ← ζ + κ d + snr (P - D) (q - e).
+
+(I - D) is the conjugate form of `ConjugateMoments`: for σ_y = 0 the range is exact, however few the steps. Σ η = (I - G) h / α,
+so that no small singular value is divided by. ζ starts from 0. The transform x̄ = x/σ then leaves
+
+    x_{n+1} = (σ_{n+1}/σ_n) x_n + (α_{n+1} - α_n σ_{n+1}/σ_n) x̂_y,
+
+and order 2 extrapolates x̂_y, linear in ln(α/σ), from the last two steps (Adams-Bashforth, at no extra network call).
+
+References:
+    Efron, Tweedie's Formula and Selection Bias, JASA 2011 (the tilt).
+    Rozet, Andry, Lanusse, Louppe, Learning Diffusion Priors from Observations by Expectation Maximization, NeurIPS 2024 (MMPS).
+    Lu et al., DPM-Solver++, 2022 (the second order in x̂_0).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cclight.guidance import posterior_variance
+from cclight.operators.base import LinearOperator
+from cclight.samplers.base import Problem, Sampler
+from cclight.samplers.moments import ConjugateMoments
+from cclight.samplers.spectrum import spectrum_of
+from cclight.samplers.timesteps import Spacing, check_grid, timesteps
+
+
+class ConjugateTilt(Sampler):
+    """The conjugate form around a network input that agrees with the measurement: no guidance weight to tune.
+
+    One network evaluation and one vector-Jacobian product a step, for linear operators.
+
+    Args:
+        steps: network evaluations.
+        t_start: progress from noise (0) to data (1) at which sampling begins, from the pseudoinverse plus noise; above 0.
+        t_end: progress at which it ends; None ends at 0.999 on the VP path and 1 on the OT path.
+        order: 1 (Euler) or 2 (Adams-Bashforth, at no extra network call).
+        timesteps: how the steps are spaced, see `cclight.samplers.timesteps`.
+
+    Raises:
+        ValueError: for values outside these ranges.
+    """
+
+    requires = LinearOperator
+    reference = ConjugateMoments.reference
+
+    def __init__(
+        self,
+        steps: int = 5,
+        t_start: float = 0.2,
+        t_end: float | None = None,
+        order: int = 2,
+        timesteps: Spacing = "logsnr",
+    ) -> None:
+        check_grid(steps, t_start, t_end, timesteps)
+        if t_start <= 0:
+            raise ValueError(f"t_start is above 0, where the state still says something of the image; got {t_start}.")
+        if order not in (1, 2):
+            raise ValueError(f"order is 1 (Euler) or 2 (Adams-Bashforth), got {order}.")
+        self.steps = steps
+        self.t_start = t_start
+        self.t_end = t_end
+        self.order = order
+        self.timesteps: Spacing = timesteps
+
+    def check(self, problem: Problem) -> None:
+        super().check(problem)
+        spectrum_of(problem.operator, problem.noise_std, problem.noise)
+
+    def iterate(self, problem: Problem) -> Iterator[Tensor]:
+        path = problem.prior.path
+        spectrum = spectrum_of(problem.operator, problem.noise_std, problem.noise)
+        grid = timesteps(path, self.steps, self.t_start, self.t_end, self.timesteps)
+        times = grid.tolist()
+        variances = posterior_variance(path, grid[:-1])
+        gain = spectrum.gain(variances)
+        input_gains = spectrum.prepare(spectrum.gain(path.ratio(grid[:-1]) ** 2))  # G: the gain at 1/snr
+        rest = spectrum.prepare(torch.where(gain > 0, 1 - gain, 0.0))  # P - D
+        gains = spectrum.prepare(gain)
+        pinv_y = problem.operator.pinv(problem.y)
+        x = problem.start(times[0], pinv_y)
+        zeta = torch.zeros_like(x)
+        before: Tensor | None = None
+        span_before = math.inf
+        for n, v in enumerate(variances.tolist()):
+            s, o = problem.linear(times[n])
+            alpha, sigma = problem.alpha_sigma(times[n])
+            alpha_next, sigma_next = problem.alpha_sigma(times[n + 1])
+            lift = sigma**2 / alpha
+            h = alpha * pinv_y - x + lift * zeta
+            pulled = spectrum.combine([(input_gains[n], h)])
+            point = x + pulled
+            target = pinv_y - (h - pulled) / alpha  # H⁺y - Σ η
+            x_0 = direction = x
+
+            def cotangent(
+                network: Tensor,
+                s: float = s,
+                o: float = o,
+                point: Tensor = point,
+                target: Tensor = target,
+                row: Any = gains[n],
+                v: float = v,
+            ) -> Tensor:
+                nonlocal x_0, direction
+                x_0 = s * point + o * network
+                direction = spectrum.combine([(row, target - x_0)]) / v
+                return direction
+
+            _, vjp = problem.network_and_vjp(point, times[n], cotangent)
+            spread = lift * (s * direction + o * vjp)  # V d
+            gap = target - x_0
+            length = _quotient(direction, gap, spread + gap - v * direction)
+            estimate = x_0 + length * (spread - v * direction)
+            gap = target - estimate
+            estimate = estimate + spectrum.combine([(gains[n], gap)])
+            zeta = zeta + length * direction
+            if problem.noise_std:
+                zeta = zeta + spectrum.combine([(rest[n], gap)]) * (alpha / lift)
+            ahead = estimate
+            if self.order == 2 and sigma_next > 0:
+                span = math.log(alpha_next / sigma_next * sigma / alpha)
+                if before is not None:
+                    ahead = estimate + (estimate - before) * (0.5 * span / span_before)
+                before, span_before = estimate, span
+            x = sigma_next / sigma * x + (alpha_next - alpha * sigma_next / sigma) * ahead
+            yield x
+
+
+def _quotient(direction: Tensor, above: Tensor, below: Tensor) -> Tensor:
+    """<d, a> / <d, b> of each image, at least 0 and 0 where the direction vanishes, (B, 1, 1, 1)."""
+    direction, above, below = direction.flatten(1), above.flatten(1), below.flatten(1)
+    tiny = torch.finfo(direction.dtype).tiny
+    below = (direction * below).sum(1)
+    return torch.where(below > tiny, (direction * above).sum(1).clamp_min(0) / below.clamp_min(tiny), 0.0).view(-1, 1, 1, 1)
