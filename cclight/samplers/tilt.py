@@ -18,7 +18,7 @@ range of P cancels: with snr = α²/σ² and the gain G = (I + snr Σ)⁻¹ on t
 
     η = (α/σ²) G h,     h = α H⁺y - x_t + (σ²/α) ζ,     ζ = (α/σ²) x_t + η - snr P x̂_y.
 
-ζ is -∇ log p(x_0) at x̂_y for a Gaussian: it depends on the image, not on the noise level, and so is passed on from step to step.
+ζ is -∇ log p(x_0) at x̂_y for a Gaussian: it depends on the image, not on the noise level, and is passed on from step to step.
 A step asks the network once, at x_t + G h, and improves on ζ by steepest descent with one vector-Jacobian product: with
 q = H⁺y - Σ η - x̂_0, v = r_t² and D = v (v P + Σ)⁻¹ (the gains ρ_i of `cclight.samplers.spectrum`),
 
