@@ -173,7 +173,8 @@ class Album:
             keys = [f"{kind}-{number}" for number in range(len(self._runs))]
             found = [key for key in keys if any(key in places for places in self._images)]
             if kind != "restored" and all(len({places.get(key) for key in found}) <= 1 for places in self._images):
-                found, labels = found[:1], [str(kind)]
+                found = found[:1]
+                labels = [str(kind)] * len(found)
             else:
                 own = [self._labels[int(key.rpartition("-")[2])] for key in found]
                 labels = [label if kind == "restored" else f"{kind} of {label}" for label in own]

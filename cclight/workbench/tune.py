@@ -251,6 +251,7 @@ def _finish(study: Any, search: Search, evaluation: Evaluation, output: Path, no
     from cclight.workbench.study import METRICS, REASON, feasible, write_best, write_picture, write_trials
 
     done, ranking = study.done(), study.ranking()
+    shutil.rmtree(output / "trials", ignore_errors=True)  # what a killed process may have left
     write_trials(output / "trials.csv", done, search)
     if not ranking:
         raise UsageError(f"no trial gave a result, the first one because {done[0].user_attrs[REASON]}")

@@ -13,6 +13,7 @@ import sys
 import pytest
 
 from cclight.cli import UsageError
+from cclight.runs import RunFolder
 from cclight.workbench.report import main, page_data, render
 from cclight.workbench.results import Run
 
@@ -29,8 +30,8 @@ def copied(run, folder, rename=None, fail=None):
             old = record["name"]
             record["name"] = rename[record["index"]]
             for kind in ("restored", "measurement", "clean"):
-                new = re.sub(r"[^\w.-]+", "_", record["name"].removesuffix(".png")).strip("_.")[:60]
-                (folder / kind / f"{record['index']:05d}_{old}.png").rename(folder / kind / f"{record['index']:05d}_{new}.png")
+                home = RunFolder(folder.name, str(folder.parent))
+                home.file(kind, record["index"], old).rename(home.file(kind, record["index"], record["name"]))
     records = [{"index": r["index"], "name": r["name"], "failed": "NaN"} if r["index"] == fail else r for r in records]
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     return folder
