@@ -36,6 +36,7 @@ _ROOMS = {
     "samplers.conjugate": ("Conjugate",),
     "samplers.heun": ("ConjugateHeun",),
     "samplers.moments": ("ConjugateMoments",),
+    "samplers.tilt": ("ConjugateTilt",),
     "samplers.pigdm": ("PiGDM",),
     "samplers.dps": ("DPS",),
     "samplers.ddrm": ("DDRM",),

@@ -23,6 +23,7 @@ SAMPLERS = {
     "conjugate-no-vjp": ("Conjugate", {"jacobian": "none"}),
     "heun": ("ConjugateHeun", {}),
     "moments": ("ConjugateMoments", {}),
+    "tilt": ("ConjugateTilt", {}),
     "pigdm": ("PiGDM", {}),
     "dps": ("DPS", {}),
     "ddrm": ("DDRM", {}),

@@ -23,6 +23,7 @@ SAMPLERS: dict[str, dict] = {
     "Conjugate": FAST,
     "ConjugateHeun": FAST,
     "ConjugateMoments": FAST,
+    "ConjugateTilt": FAST,
     "PiGDM": FAST,
     "DPS": FAST,
     "DDRM": FAST,
