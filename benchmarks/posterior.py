@@ -1,12 +1,17 @@
 """Who is closest to the truth? Samplers against the exact posterior of Gaussian mixtures.
 
-python benchmarks/posterior.py --quick            # 8×8 images, two tasks, a few minutes on one core
-python benchmarks/posterior.py --output DIR       # all sizes, tasks and budgets
+python benchmarks/posterior.py --quick                       # 8×8 images, pool4, NFE 5 and 10: two minutes on a core
+python benchmarks/posterior.py --output benchmarks           # 8×8 and 16×16, three tasks, two noise levels: days on a core
+python benchmarks/posterior.py --output benchmarks --only 8x8 pool4 --nfe 5 10 20 --measurements 4 --samples 100
 
 Every sampler restores the same measurements from the same initial noise. A budget of NFE n is n network evaluations with one
 vector-Jacobian product each, 2.1 n units (an evaluation 1, a product 1.1): who spends less on a step takes more steps. Each
 sampler tries eight settings in each cell and keeps the best. `excess` is the sliced Wasserstein-2 distance over the floor, the
-distance of exact samples to exact samples. Needs azula (pip install azula) for the peers; --ours leaves them out.
+distance of exact samples to exact samples. NFE 1000 is for DPS alone. The networks run in float32, the measuring in float64.
+
+--output writes posterior.json after every budget of a cell, and the same command goes on where it stopped; the figure
+(figures/posterior.png) and the table of ratios come from all that is in it. Needs azula and deepinv for the peers; --ours
+leaves them out.
 """
 
 from __future__ import annotations
@@ -17,17 +22,20 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from cclight import AveragePooling, Conjugate, GaussianBlur, GaussianMixture, Inpainting, LinearOperator, PiGDM, Sampler
+from cclight import DPS, AveragePooling, Conjugate, GaussianBlur, GaussianMixture, Inpainting, LinearOperator, PiGDM, Sampler
 from cclight.operators.masks import Box
 from cclight.samplers.heun import ConjugateHeun
 from cclight.samplers.moments import ConjugateMoments
+from cclight.samplers.tilt import ConjugateTilt
 
-VJP = 1.1
-EVALUATION = 1 + VJP
+EVALUATION = 2.1  # a forward pass is 1, a vector-Jacobian product 1.1
+ONLY_DPS = 1000
+PEERS = ("azula", "deepinv")
 Run = Callable[["Cell"], Tensor]
 
 
@@ -44,6 +52,8 @@ class Row:
         floor: the same of exact samples.
         mean_error: ||mean - posterior mean|| / ||posterior mean||.
         std_error: ||std - posterior std|| / ||posterior std||.
+        mmd: squared maximum mean discrepancy, a Gaussian kernel of the exact samples' median distance.
+        weight_error: total variation between the mixture's responsibilities for the samples and the posterior weights.
         consistency: root mean square of y - H x.
     """
 
@@ -55,6 +65,8 @@ class Row:
     floor: float
     mean_error: float
     std_error: float
+    mmd: float
+    weight_error: float
     consistency: float
 
     @property
@@ -97,11 +109,13 @@ class Cell:
         self.posterior = self.prior.posterior(self.operator, y, noise_std)
         self.reference = self.posterior.sample(samples, generator).flatten(2)
         self.floor = sliced_wasserstein(self.posterior.sample(samples, generator).flatten(2), self.reference)
-        self.y = y.repeat_interleave(samples, dim=0)
-        self.noise = torch.randn(measurements * samples, 3, side, side, generator=generator, dtype=torch.float64)
+        self.y = y.repeat_interleave(samples, dim=0).float()
+        self.noise = torch.randn(measurements * samples, 3, side, side, generator=generator, dtype=torch.float64).float()
+        self.truth, self.prior = self.prior, mixture(side).float()  # measured by the one, restored with the other
 
     def row(self, sampler: str, setting: str, nfe: int, image: Tensor) -> Row:
         """How far the restorations are from the posterior."""
+        image = image.double()
         x = image.view(*self.shape, -1)
         mean, variance = self.posterior.mean.flatten(1), torch.diagonal(self.posterior.covariance, dim1=1, dim2=2)
         std = variance.clamp_min(0).sqrt()
@@ -114,8 +128,30 @@ class Cell:
             self.floor,
             float((x.mean(1) - mean).norm() / mean.norm()),
             float((x.std(1) - std).norm() / std.norm()),
-            float((self.operator(image) - self.y).square().mean().sqrt()),
+            discrepancy(x, self.reference),
+            float((self.responsibilities(x).mean(1) - self.posterior.weights).abs().sum(1).mean() / 2),
+            float((self.operator(image) - self.y.double()).square().mean().sqrt()),
         )
+
+    def responsibilities(self, x: Tensor) -> Tensor:
+        """Which component of the prior each sample is of, (measurements, samples, K); x is (measurements, samples, d)."""
+        prior = self.truth
+        factor = torch.linalg.cholesky(prior.covariances())
+        off = (x.flatten(0, 1)[:, None] - prior.means).permute(1, 2, 0)  # (K, d, n)
+        exponent = torch.linalg.solve_triangular(factor, off, upper=False).square().sum(1).T
+        log_det = torch.diagonal(factor, dim1=1, dim2=2).log().sum(1)
+        return torch.softmax(prior.log_weights - log_det - exponent / 2, dim=1).view(*self.shape, -1)
+
+
+def discrepancy(a: Tensor, b: Tensor) -> float:
+    """Squared maximum mean discrepancy, the mean over measurements; a and b are (measurements, samples, d), b the exact one."""
+    total = 0.0
+    for x, y in zip(a, b, strict=True):
+        within = torch.cdist(y, y)
+        width = within[within > 0].median()
+        kernel = [torch.exp(-(d**2) / (2 * width**2)) for d in (torch.cdist(x, x), within, torch.cdist(x, y))]
+        total += float(kernel[0].mean() + kernel[1].mean() - 2 * kernel[2].mean())
+    return total / len(a)
 
 
 def sliced_wasserstein(a: Tensor, b: Tensor, directions: int = 128) -> float:
@@ -130,21 +166,22 @@ def sliced_wasserstein(a: Tensor, b: Tensor, directions: int = 128) -> float:
 def ours(nfe: int) -> dict[str, dict[str, Run]]:
     """Our samplers, each with its settings, within the budget."""
     half = round(nfe * EVALUATION)  # steps without a product
+    weights = [(w, u) for w in (2.0, 6.0, 15.0, 40.0) for u in (0.1, 0.4)]
+    dps: list[Sampler] = [DPS(nfe, z, eta=e) for z in (3.0, 10.0, 30.0, 100.0) for e in (0.0, 1.0)]
     grids: dict[str, list[Sampler]] = {
-        "Conjugate": [Conjugate(nfe, w, t_start=u) for w in (2.0, 6.0, 15.0, 40.0) for u in (0.1, 0.4)],
-        "Conjugate order 2": [Conjugate(nfe, w, t_start=u, order=2) for w in (2.0, 6.0, 15.0, 40.0) for u in (0.1, 0.4)],
-        "Conjugate no VJP": [
-            Conjugate(half, w, t_start=u, jacobian="none") for w in (2.0, 6.0, 15.0, 40.0) for u in (0.1, 0.4)
-        ],
-        "ConjugateHeun": [ConjugateHeun((nfe + 1) // 2, w, t_start=u) for w in (2.0, 6.0, 15.0, 40.0) for u in (0.1, 0.4)],
-        "PiGDM": [PiGDM(nfe, w, t_start=u) for w in (0.5, 1.0, 2.0, 4.0) for u in (0.1, 0.4)],
+        "Conjugate": [Conjugate(nfe, w, t_start=u) for w, u in weights],
+        "Conjugate order 2": [Conjugate(nfe, w, t_start=u, order=2) for w, u in weights],
+        "Conjugate no VJP": [Conjugate(half, w, t_start=u, jacobian="none") for w, u in weights],
+        "ConjugateHeun": [ConjugateHeun((nfe + 1) // 2, w, t_start=u) for w, u in weights],
         "ConjugateMoments": [
-            ConjugateMoments(nfe, t_start=u, timesteps=spacing)
-            for u in (0.05, 0.1, 0.2, 0.4)
-            for spacing in ("logsnr", "karras")
+            ConjugateMoments(nfe, t_start=u, timesteps=grid) for u in (0.05, 0.1, 0.2, 0.4) for grid in ("logsnr", "karras")
         ],
+        "ConjugateTilt": [ConjugateTilt(nfe, t_start=u, order=order) for u in (0.05, 0.1, 0.2, 0.3) for order in (1, 2)],
+        "PiGDM": [PiGDM(nfe, w, t_start=u) for w in (0.5, 1.0, 2.0, 4.0) for u in (0.1, 0.4)],
     }
-    return {name: {_describe(sampler): _runner(sampler) for sampler in grid} for name, grid in grids.items()}
+    if nfe == ONLY_DPS:
+        grids = {}
+    return {name: {_describe(sampler): _runner(sampler) for sampler in grid} for name, grid in (grids | {"DPS": dps}).items()}
 
 
 def _runner(sampler: Sampler) -> Run:
@@ -152,130 +189,141 @@ def _runner(sampler: Sampler) -> Run:
 
 
 def _describe(sampler: Sampler) -> str:
-    shown = ("steps", "guidance", "t_start", "timesteps")
+    shown = ("steps", "guidance", "zeta", "eta", "t_start", "order", "timesteps")
     return " ".join(f"{key}={value}" for key, value in vars(sampler).items() if key in shown)
 
 
-def peers(nfe: int) -> dict[str, dict[str, Run]]:
-    """The samplers of azula, with their own code, within the budget."""
-    from azula.denoise import Denoiser, DiracPosterior
-    from azula.guidance.diffpir import DiffPIRDenoiser
-    from azula.guidance.dps import DPSSampler
-    from azula.guidance.mmps import MMPSDenoiser
-    from azula.guidance.pgdm import PGDMSampler
-    from azula.noise import Schedule
-    from azula.sample import DDIMSampler, xEABSampler
+def theirs(nfe: int) -> dict[str, dict[str, Run]]:
+    """The peers' samplers, each with its settings, within the budget."""
+    import peers
 
-    class Path(Schedule):
-        def __init__(self, path):
-            super().__init__()
-            self.path = path
-
-        def __call__(self, t: Tensor):
-            return self.path.alpha(t), self.path.sigma(t)
-
-    class Wrapped(Denoiser):
-        def __init__(self, prior):
-            super().__init__()
-            self.prior, self.schedule = prior, Path(prior.path)
-
-        def forward(self, x_t: Tensor, t: Tensor, **_):
-            return DiracPosterior(mean=self.prior.denoise(x_t, t.expand(len(x_t))))
-
-    def started(cell: Cell, start: float) -> Tensor:
-        t = torch.tensor(start, dtype=torch.float64)
-        return cell.prior.path.alpha(t) * cell.operator.pinv(cell.y) + cell.prior.path.sigma(t) * cell.noise
-
-    def grid(steps: float, start: float) -> dict:
-        return {"start": start, "stop": 0.001, "steps": max(1, round(steps)), "silent": True, "dtype": torch.float64}
-
-    def mmps(kind, iterations: int, start: float) -> Run:
-        steps = nfe * EVALUATION / (1 + VJP * (1 + iterations))
-
-        def run(cell: Cell) -> Tensor:
-            variance = max(cell.noise_std, 1e-3) ** 2
-            denoiser = MMPSDenoiser(Wrapped(cell.prior), cell.y, cell.operator, lambda v: variance * v, iterations=iterations)
-            return kind(denoiser, **grid(steps, start))(started(cell, start))
-
-        return run
-
-    def diffpir(strength: float, start: float) -> Run:
-        def run(cell: Cell) -> Tensor:
-            variance = max(cell.noise_std, 1e-3) ** 2
-            denoiser = DiffPIRDenoiser(Wrapped(cell.prior), cell.y, cell.operator, variance, strength, iterations=3)
-            return DDIMSampler(denoiser, **grid(nfe * EVALUATION, start))(started(cell, start))
-
-        return run
-
-    def pgdm(eta: float, start: float) -> Run:
-        def run(cell: Cell) -> Tensor:
-            torch.manual_seed(0)  # azula draws from the global generator
-            sampler = PGDMSampler(Wrapped(cell.prior), cell.y, cell.operator, cell.operator.pinv, eta=eta, **grid(nfe, start))
-            return sampler(started(cell, start))
-
-        return run
-
-    def dps(zeta: float, start: float) -> Run:
-        def run(cell: Cell) -> Tensor:
-            torch.manual_seed(0)
-            return DPSSampler(Wrapped(cell.prior), cell.y, cell.operator, zeta, **grid(nfe, start))(started(cell, start))
-
-        return run
-
-    starts = (1.0, 0.6)
-    return {
-        "azula MMPS": {
-            f"{kind.__name__} iterations={k} start={u}": mmps(kind, k, u)
-            for kind in (DDIMSampler, xEABSampler)
-            for k in (1, 2)
-            for u in starts
-        },
-        "azula DiffPIR": {f"lmbda={z} start={u}": diffpir(z, u) for z in (0.1, 1.0, 10.0, 100.0) for u in starts},
-        "azula PGDM": {f"eta={z} start={u}": pgdm(z, u) for z in (0.0, 0.3, 0.6, 1.0) for u in starts},
-        "azula DPS": {f"zeta={z} start={u}": dps(z, u) for z in (0.3, 1.0, 3.0, 10.0) for u in starts},
-    }
+    found = peers.azula(nfe) | peers.deepinv(nfe)
+    return {name: runs for name, runs in found.items() if nfe != ONLY_DPS or name.endswith("DPS")}
 
 
 def compare(cell: Cell, nfe: int, with_peers: bool) -> list[Row]:
-    """Every sampler at its best in a cell."""
+    """Every sampler at its best in a cell; one that fails or gives no finite number is named and left out."""
     rows = []
-    for sampler, settings in (ours(nfe) | (peers(nfe) if with_peers else {})).items():
-        tried = [cell.row(sampler, setting, nfe, run(cell)) for setting, run in settings.items()]
-        finite = [row for row in tried if row.distance < float("inf")]  # not a number either
-        rows += sorted(finite, key=lambda row: row.distance)[:1]
+    for sampler, settings in (ours(nfe) | (theirs(nfe) if with_peers else {})).items():
+        tried: list[Row] = []
+        for setting, run in settings.items():
+            try:
+                row = cell.row(sampler, setting, nfe, run(cell))
+            except RuntimeError as error:  # a peer's own, torch.linalg's included
+                print(f"{cell.name:18} nfe {nfe:4} {sampler:18} {setting}: {error}", flush=True)
+                continue
+            if row.distance < float("inf"):  # not a number either
+                tried.append(row)
+        if not tried:
+            print(f"{cell.name:18} nfe {nfe:4} {sampler:18} gives nothing finite", flush=True)
+            continue
+        best = min(tried, key=lambda row: row.distance)
+        print(
+            f"{best.cell:18} nfe {nfe:4} {sampler:18} w2 {best.distance:.4f} excess {best.excess:.4f} "
+            f"mean {best.mean_error:.3f} std {best.std_error:.3f} mmd {best.mmd:.4f} weights {best.weight_error:.3f} "
+            f"Hx-y {best.consistency:.4f}  {best.setting}",
+            flush=True,
+        )
+        rows.append(best)
     return rows
+
+
+def ratios(rows: list[Row]) -> str:
+    """The best of ours over the best peer, in excess, as a Markdown table: cells by budgets."""
+    cells, budgets = list(dict.fromkeys(row.cell for row in rows)), sorted({row.nfe for row in rows})
+    lines = ["| cell | " + " | ".join(f"NFE {nfe}" for nfe in budgets) + " |", "|---" * (len(budgets) + 1) + "|"]
+    for cell in cells:
+        entries = []
+        for nfe in budgets:
+            here = [row for row in rows if (row.cell, row.nfe) == (cell, nfe)]
+            peers = [row for row in here if row.sampler.startswith(PEERS)]
+            own = [row for row in here if not row.sampler.startswith(PEERS)]
+            if not peers or not own:
+                entries.append("")
+                continue
+            best, peer = (min(group, key=lambda row: row.distance) for group in (own, peers))
+            ratio = f"{best.excess / peer.excess:.2f}" if peer.excess > 0 else "both at the floor"
+            entries.append(f"{ratio} ({best.sampler} {best.excess:.4f}, {peer.sampler} {peer.excess:.4f})")
+        lines.append(f"| {cell} | " + " | ".join(entries) + " |")
+    return "\n".join(lines)
+
+
+def plot(rows: list[Row], path: Path) -> None:
+    """Distance over NFE for each sampler, one panel for each cell, the floor as a line."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    cells, samplers = list(dict.fromkeys(row.cell for row in rows)), list(dict.fromkeys(row.sampler for row in rows))
+    columns = min(3, len(cells))
+    figure, axes = plt.subplots(
+        -(-len(cells) // columns), columns, figsize=(5 * columns, 3.6 * -(-len(cells) // columns)), squeeze=False
+    )
+    for axis in axes.flat[len(cells) :]:
+        axis.axis("off")
+    for axis, cell in zip(axes.flat, cells, strict=False):
+        here = [row for row in rows if row.cell == cell]
+        for number, sampler in enumerate(samplers):
+            points = sorted((row.nfe, row.distance) for row in here if row.sampler == sampler)
+            style = "--" if sampler.startswith(PEERS) else "-"
+            if points:
+                axis.plot(*zip(*points, strict=True), style, marker=".", color=f"C{number % 10}", label=sampler)
+        axis.axhline(here[0].floor, color="black", lw=0.8, ls=":")
+        axis.set(title=cell, xscale="log", yscale="log", xlabel="NFE", ylabel="sliced W2")
+    handles = {label: line for axis in axes.flat for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5, fontsize="small")
+    figure.set_layout_engine("constrained")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=80)
+    plt.close(figure)
+
+
+def read(path: Path, counts: list[int], parser: argparse.ArgumentParser) -> list[Row]:
+    """The rows of an earlier run, none where there is none; refused where it had other measurements and samples."""
+    if not path.exists():
+        return []
+    saved: dict[str, Any] = json.loads(path.read_text())
+    if saved["counts"] != counts:
+        parser.error(f"{path} holds {saved['counts']} measurements and samples, not {counts}: choose another --output.")
+    return [Row(**row) for row in saved["rows"]]
 
 
 def main(arguments: list[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(description="Samplers against the exact posterior of Gaussian mixtures.")
-    parser.add_argument("--quick", action="store_true", help="8×8 images, one task, NFE 5 and 10, few samples")
+    parser.add_argument("--quick", action="store_true", help="8x8 pool4, NFE 5 and 10, 2 measurements, 100 samples")
     parser.add_argument("--ours", action="store_true", help="leave the peers out")
-    parser.add_argument("--output", type=Path, help="a folder for posterior.json")
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="WORD", help="cells whose names (8x8 pool4 0.05) have all words"
+    )
+    parser.add_argument("--nfe", nargs="+", type=int, default=[5, 10, 20, 50, 100, ONLY_DPS], help="budgets")
+    parser.add_argument("--measurements", type=int, default=20)
+    parser.add_argument("--samples", type=int, default=200, help="for each measurement")
+    parser.add_argument("--output", type=Path, help="a folder for posterior.json and figures/posterior.png")
     options = parser.parse_args(arguments)
-    sides, tasks, levels, budgets, counts = (8, 16), tuple(TASKS), (0.0, 0.05), (5, 10, 20, 50, 100), (20, 200)
+    words, budgets, counts = options.only, options.nfe, [options.measurements, options.samples]
     if options.quick:
-        sides, tasks, budgets, counts = (8,), ("pool4",), (5, 10), (2, 100)
-    rows: list[Row] = []
+        words, budgets, counts = ["8x8", "pool4"], [5, 10], [2, 100]
+    path = options.output / "posterior.json" if options.output else None
+    rows = read(path, counts, parser) if path else []
     began = time.perf_counter()
-    for side in sides:
-        for task in tasks:
-            for level in levels:
-                cell = Cell(side, task, level, *counts)
-                for nfe in budgets:
-                    for row in compare(cell, nfe, not options.ours):
-                        rows.append(row)
-                        print(
-                            f"{row.cell:18} nfe {row.nfe:3} {row.sampler:18} w2 {row.distance:.4f} excess {row.excess:.4f} "
-                            f"mean {row.mean_error:.3f} std {row.std_error:.3f} Hx-y {row.consistency:.4f}  {row.setting}",
-                            flush=True,
-                        )
-    print(f"{time.perf_counter() - began:.0f} s")
-    if options.output:
-        options.output.mkdir(parents=True, exist_ok=True)
-        part = options.output / "posterior.json.part"
-        part.write_text(json.dumps([asdict(row) for row in rows], indent=1))
-        part.replace(options.output / "posterior.json")
+    for side, task, level in [(side, task, level) for side in (8, 16) for task in TASKS for level in (0.0, 0.05)]:
+        name = f"{side}x{side} {task} {level}"
+        left = [nfe for nfe in budgets if (name, nfe) not in {(row.cell, row.nfe) for row in rows}]
+        if not set(words) <= set(name.split()) or not left:
+            continue
+        cell = Cell(side, task, level, *counts)
+        for nfe in left:
+            rows += compare(cell, nfe, not options.ours)
+            if path:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                part = path.with_suffix(".json.part")
+                part.write_text(json.dumps({"counts": counts, "rows": [asdict(row) for row in rows]}, indent=1))
+                part.replace(path)
+    print(f"{time.perf_counter() - began:.0f} s\n\n{ratios(rows)}")
+    if path and rows:
+        plot(rows, path.parent / "figures" / "posterior.png")
 
 
 if __name__ == "__main__":
