@@ -176,7 +176,7 @@ def ours(nfe: int) -> dict[str, dict[str, Run]]:
         "ConjugateMoments": [
             ConjugateMoments(nfe, t_start=u, timesteps=grid) for u in (0.05, 0.1, 0.2, 0.4) for grid in ("logsnr", "karras")
         ],
-        "ConjugateTilt": [ConjugateTilt(nfe, t_start=u, order=order) for u in (0.05, 0.1, 0.2, 0.3) for order in (1, 2)],
+        "ConjugateTilt": [ConjugateTilt(nfe, t_start=u, churn=c) for u in (0.1, 0.3) for c in (0.0, 1.0, 4.0, 16.0)],
         "PiGDM": [PiGDM(nfe, w, t_start=u) for w in (0.5, 1.0, 2.0, 4.0) for u in (0.1, 0.4)],
     }
     if nfe == ONLY_DPS:
@@ -189,7 +189,7 @@ def _runner(sampler: Sampler) -> Run:
 
 
 def _describe(sampler: Sampler) -> str:
-    shown = ("steps", "guidance", "zeta", "eta", "t_start", "order", "timesteps")
+    shown = ("steps", "guidance", "zeta", "eta", "t_start", "order", "timesteps", "churn")
     return " ".join(f"{key}={value}" for key, value in vars(sampler).items() if key in shown)
 
 

@@ -30,7 +30,10 @@ so that no small singular value is divided by. ζ starts from 0. The transform x
 
     x_{n+1} = (σ_{n+1}/σ_n) x_n + (α_{n+1} - α_n σ_{n+1}/σ_n) x̂_y,
 
-and order 2 extrapolates x̂_y, linear in ln(α/σ), from the last two steps (Adams-Bashforth, at no extra network call).
+and order 2 extrapolates x̂_y, linear in ln(α/σ), from the last two steps (Adams-Bashforth, at no extra network call). Churn
+renews part of the noise that the state carries, ε̂ = (x_n - α_n x̂_y)/σ_n, so that later steps, which know more, mend early ones:
+
+    x_{n+1} = α_{n+1} x̂_y + σ_{n+1} ( c ε̂ + √(1 - c²) ξ ),     c = (σ_{n+1} α_n / (α_{n+1} σ_n))^churn,     ξ ~ N(0, I).
 
 References:
     Efron, Tweedie's Formula and Selection Bias, JASA 2011 (the tilt).
@@ -66,6 +69,7 @@ class ConjugateTilt(Sampler):
         t_end: progress at which it ends; None ends at 0.999 on the VP path and 1 on the OT path.
         order: 1 (Euler) or 2 (Adams-Bashforth, at no extra network call).
         timesteps: how the steps are spaced, see `cclight.samplers.timesteps`.
+        churn: how fast the noise is renewed, >= 0; 0 is deterministic, large values keep none of it.
 
     Raises:
         ValueError: for values outside these ranges.
@@ -81,17 +85,21 @@ class ConjugateTilt(Sampler):
         t_end: float | None = None,
         order: int = 2,
         timesteps: Spacing = "logsnr",
+        churn: float = 0.0,
     ) -> None:
         check_grid(steps, t_start, t_end, timesteps)
         if t_start <= 0:
             raise ValueError(f"t_start is above 0, where the state still says something of the image; got {t_start}.")
         if order not in (1, 2):
             raise ValueError(f"order is 1 (Euler) or 2 (Adams-Bashforth), got {order}.")
+        if churn < 0:
+            raise ValueError(f"churn is a number >= 0, got {churn}.")
         self.steps = steps
         self.t_start = t_start
         self.t_end = t_end
         self.order = order
         self.timesteps: Spacing = timesteps
+        self.churn = churn
 
     def check(self, problem: Problem) -> None:
         super().check(problem)
@@ -153,7 +161,11 @@ class ConjugateTilt(Sampler):
                 if before is not None:
                     ahead = estimate + (estimate - before) * (0.5 * span / span_before)
                 before, span_before = estimate, span
-            x = sigma_next / sigma * x + (alpha_next - alpha * sigma_next / sigma) * ahead
+            kept = (sigma_next / sigma * alpha / alpha_next) ** self.churn
+            shrink = kept * sigma_next / sigma
+            x = shrink * x + (alpha_next - alpha * shrink) * ahead
+            if self.churn and sigma_next > 0:
+                x = x + sigma_next * math.sqrt(1 - kept**2) * problem.randn()
             yield x
 
 
