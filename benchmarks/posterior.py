@@ -255,7 +255,8 @@ def plot(rows: list[Row], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    cells, samplers = list(dict.fromkeys(row.cell for row in rows)), list(dict.fromkeys(row.sampler for row in rows))
+    cells, samplers = list(dict.fromkeys(row.cell for row in rows)), sorted({row.sampler for row in rows})
+    colors = plt.get_cmap("tab20").colors
     columns = min(3, len(cells))
     figure, axes = plt.subplots(
         -(-len(cells) // columns), columns, figsize=(5 * columns, 3.6 * -(-len(cells) // columns)), squeeze=False
@@ -268,9 +269,12 @@ def plot(rows: list[Row], path: Path) -> None:
             points = sorted((row.nfe, row.distance) for row in here if row.sampler == sampler)
             style = "--" if sampler.startswith(PEERS) else "-"
             if points:
-                axis.plot(*zip(*points, strict=True), style, marker=".", color=f"C{number % 10}", label=sampler)
+                axis.plot(*zip(*points, strict=True), style, marker=".", color=colors[number % 20], label=sampler)
         axis.axhline(here[0].floor, color="black", lw=0.8, ls=":")
         axis.set(title=cell, xscale="log", yscale="log", xlabel="NFE", ylabel="sliced W2")
+        budgets = sorted({row.nfe for row in here})
+        axis.set_xticks(budgets, labels=[str(nfe) for nfe in budgets])
+        axis.minorticks_off()
     handles = {label: line for axis in axes.flat for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5, fontsize="small")
     figure.set_layout_engine("constrained")
