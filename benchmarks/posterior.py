@@ -256,7 +256,7 @@ def plot(rows: list[Row], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     cells, samplers = list(dict.fromkeys(row.cell for row in rows)), sorted({row.sampler for row in rows})
-    colors = plt.get_cmap("tab20").colors
+    colors = plt.get_cmap("tab20")(range(20))
     columns = min(3, len(cells))
     figure, axes = plt.subplots(
         -(-len(cells) // columns), columns, figsize=(5 * columns, 3.6 * -(-len(cells) // columns)), squeeze=False
