@@ -143,7 +143,7 @@ class RunFolder:
                 written to.
         """
         self._make(self.path)
-        self._acquire()
+        self.acquire()
         try:
             self._claim(config)
         except BaseException:
@@ -283,7 +283,12 @@ class RunFolder:
 
     # The lock
 
-    def _acquire(self) -> None:
+    def acquire(self) -> None:
+        """Lock the folder against other runs, and nothing else; `close` lets go of it.
+
+        Raises:
+            RunError: when another run uses the folder.
+        """
         if self.path.resolve() in _held:  # record locks do not see a second run of the same process
             raise RunError(self._busy(self._holder()))
         self._lock = self._open_lock()

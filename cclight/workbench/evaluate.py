@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> None:
     from cclight.metrics import CONSISTENCY, LPIPS, MSSSIM, NFE, PSNR, SECONDS, SSIM
 
     folder = RunFolder(run.path.name, str(run.path.parent))
-    folder._acquire()  # the lock alone: the run's configuration and records stay as they are
+    folder.acquire()  # the lock alone: the run's configuration and records stay as they are
     try:
         metrics: list[ImageMetric] = [PSNR(), SSIM(), MSSSIM(), LPIPS(options.lpips)]
         records, reasons = measure(run, metrics)

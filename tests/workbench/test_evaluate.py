@@ -41,7 +41,7 @@ def test_it_measures_the_saved_pictures_and_keeps_what_sampling_measured(run):
 
 def test_a_run_in_use_is_refused(run):
     held = RunFolder("run", root=str(run.path.parent), resume=True)
-    held._acquire()
+    held.acquire()
     try:
         with pytest.raises(RunError, match="is in use"):
             main([str(run.path)])
