@@ -4,7 +4,8 @@ r"""A mixture of Gaussians: the prior whose denoiser, density and posterior are 
 
     x̂_0 = E[x_0 | x_t] = Σ_k w_k(x_t) [ μ_k + α C_k S_k⁻¹ (x_t - α μ_k) ],            w_k ∝ π_k N(x_t; α μ_k, S_k)
 
-With C_k = Q_k diag(λ_k) Q_kᵀ, decomposed once, a call costs two matrix products per component; a diagonal C_k needs none.
+With C_k = ρ_k I + Q_k diag(λ_k - ρ_k) Q_kᵀ, decomposed once, where ρ_k is the least variance and Q_k (d × r) holds the
+directions of more than that, a call costs two products with all Q_k side by side; a diagonal C_k needs none.
 
 The posterior under y = H x_0 + σ_y n is a mixture again. With the reduced decomposition H = U S Vᵀ (s_i > 0) all that y says of
 x_0 is z = S⁻¹Uᵀy = Vᵀx_0 + σ_y S⁻¹n', so that noiseless measurements (σ_y = 0) and rank-deficient H need no special case:
@@ -32,6 +33,8 @@ from cclight.priors.base import Prior
 
 # Singular values of H below this fraction of the largest are its null space: operators often carry float32 matrices.
 RANK_TOLERANCE = 1e-6
+# Variances of a component as close as this, relative to the largest, are one: the rounding of their decomposition.
+EQUAL_VARIANCES = 1e-12
 
 
 class GaussianMixture(Prior):
@@ -54,6 +57,7 @@ class GaussianMixture(Prior):
 
     means: Tensor
     variances: Tensor
+    floor: Tensor
     basis: Tensor | None
     log_weights: Tensor
     image_shape: tuple[int, int, int]
@@ -87,9 +91,10 @@ class GaussianMixture(Prior):
             weights = torch.ones(components)
         if weights.shape != (components,) or not bool((weights > 0).all()):
             raise ValueError(f"weights are {components} positive numbers, got {weights.tolist()}.")
-        variances, basis = _decompose(covariances.double())
+        variances, floor, basis = _decompose(covariances.double())
         self.register_buffer("means", means)
         self.register_buffer("variances", variances)
+        self.register_buffer("floor", floor)
         self.register_buffer("basis", basis)
         self.register_buffer("log_weights", torch.log(weights.double() / weights.double().sum()))
 
@@ -98,9 +103,15 @@ class GaussianMixture(Prior):
         time = t.to(dtype).view(-1, 1)
         x = x_t.flatten(1).to(dtype)
         alpha, sigma = self.path.alpha(time)[..., None], self.path.sigma(time)[..., None]
-        log_joint, u, marginal = self._components(x, alpha, sigma)
-        each = self.means + self._from_basis(alpha * self.variances / marginal * u)
-        x_0 = torch.einsum("bk,bkd->bd", torch.softmax(log_joint, dim=1), each)
+        log_joint, u, marginal, rest = self._components(x, alpha, sigma)
+        w = torch.softmax(log_joint, dim=1)
+        if self.basis is None:
+            x_0 = torch.einsum("bk,bkd->bd", w, self.means + alpha * self.variances / marginal * u)
+        else:
+            outside = w[..., None] * self.floor / rest  # of v_k = x - α μ_k, all of it and then what is inside again
+            inside = w[..., None] * (self.variances / marginal - self.floor / rest) * u
+            off = outside.sum(1) * x - alpha[:, 0] * (outside[..., 0] @ self.means)
+            x_0 = w @ self.means + alpha[:, 0] * (off + inside.flatten(1) @ self._side_by_side().T)
         return self.parameterization.output(self.path, time, x, x_0).view(x_t.shape).to(x_t.dtype)
 
     def log_density(self, x: Tensor, t: Tensor | None = None) -> Tensor:
@@ -116,7 +127,7 @@ class GaussianMixture(Prior):
         if t is not None:
             time = t.to(dtype).view(-1, 1, 1)
             alpha, sigma = self.path.alpha(time), self.path.sigma(time)
-        log_joint, _, _ = self._components(x.flatten(1).to(dtype), alpha, sigma)
+        log_joint, *_ = self._components(x.flatten(1).to(dtype), alpha, sigma)
         return torch.logsumexp(log_joint, dim=1)
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
@@ -173,22 +184,34 @@ class GaussianMixture(Prior):
 
     def covariances(self) -> Tensor:
         """The components' covariances C_k as full matrices, (K, d, d)."""
-        variances = self.variances.expand(self.means.shape)
         if self.basis is None:
-            return torch.diag_embed(variances)
-        return (self.basis * variances[:, None]) @ self.basis.mT
+            return torch.diag_embed(self.variances.expand(self.means.shape))
+        eye = torch.eye(self.means.shape[1], dtype=self.means.dtype, device=self.means.device)
+        return self.floor[..., None] * eye + (self.basis * (self.variances - self.floor)[:, None]) @ self.basis.mT
 
-    def _components(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The joint log π_k N(x; α μ_k, S_k), (B, K); u = Q_kᵀ(x - α μ_k), (B, K, d); S_k's eigenvalues, (B, K, d or 1)."""
-        u = x[:, None] - alpha * self.means
-        if self.basis is not None:
-            u = torch.einsum("bki,kij->bkj", u, self.basis)
-        marginal = alpha**2 * self.variances + sigma**2
+    def _components(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The joint log π_k N(x; α μ_k, S_k), (B, K), and what it comes from.
+
+        Returns:
+            The joint; u = Q_kᵀ(x - α μ_k), (B, K, r); S_k's variances in the directions Q_k, (B, K, r), and outside, (B, K, 1).
+        """
+        marginal, rest = alpha**2 * self.variances + sigma**2, alpha**2 * self.floor + sigma**2
+        if self.basis is None:
+            u = x[:, None] - alpha * self.means
+        else:
+            own = torch.einsum("kd,kdr->kr", self.means, self.basis)
+            u = (x @ self._side_by_side()).view(len(x), *own.shape) - alpha * own
         exponent = (u**2 / marginal + torch.log(2 * math.pi * marginal)).sum(-1)
-        return self.log_weights - 0.5 * exponent, u, marginal
+        if self.basis is not None and (outside := x.shape[1] - u.shape[2]):
+            products = x.square().sum(1, keepdim=True) - 2 * alpha[..., 0] * (x @ self.means.T)
+            length = products + (alpha[..., 0] * self.means.norm(dim=1)) ** 2 - u.square().sum(-1)
+            exponent = exponent + length.clamp_min(0) / rest[..., 0] + outside * torch.log(2 * math.pi * rest[..., 0])
+        return self.log_weights - 0.5 * exponent, u, marginal, rest
 
-    def _from_basis(self, z: Tensor) -> Tensor:
-        return z if self.basis is None else torch.einsum("bkj,kij->bki", z, self.basis)
+    def _side_by_side(self) -> Tensor:
+        """The components' Q_k next to each other, (d, K r)."""
+        assert self.basis is not None
+        return self.basis.permute(1, 0, 2).flatten(1)
 
     def _draw(self, chosen: Tensor, generator: torch.Generator) -> Tensor:
         """One x_0, (n, d), from each of the chosen components, (n,)."""
@@ -197,11 +220,12 @@ class GaussianMixture(Prior):
             len(chosen), self.means.shape[1], generator=generator, dtype=self.means.dtype, device=generator.device
         )
         chosen, noise = chosen.to(device), noise.to(device)
-        drawn = self.variances.sqrt()[chosen] * noise
+        drawn = (self.variances if self.basis is None else self.floor).sqrt()[chosen] * noise
         if self.basis is not None:
-            # Component by component: gathering a basis for each draw would take n d² numbers.
+            # Component by component: gathering a basis for each draw would take n d r numbers.
+            more = self.variances.sqrt() - self.floor.sqrt()
             for k in range(len(self.means)):
-                drawn[chosen == k] = drawn[chosen == k] @ self.basis[k].T
+                drawn[chosen == k] += (noise[chosen == k] @ self.basis[k] * more[k]) @ self.basis[k].T
         return self.means[chosen] + drawn
 
     def _measure(self, operator: LinearOperator, y: Tensor, noise_std: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -266,8 +290,8 @@ class MixturePosterior:
         return x.view(batch, n, *self.prior.image_shape)
 
 
-def _decompose(covariances: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The variances λ, (K, d or 1), and the bases Q, (K, d, d) or None, of C = Q diag(λ) Qᵀ."""
+def _decompose(covariances: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """C = ρ I + Q diag(λ - ρ) Qᵀ: the variances λ, (K, d, 1 or r), the least, (K, 1), and the bases, (K, d, r) or None."""
     basis: Tensor | None = None
     if covariances.ndim == 3:
         asymmetry = (covariances - covariances.mT).abs().max() / covariances.abs().max()
@@ -280,4 +304,10 @@ def _decompose(covariances: Tensor) -> tuple[Tensor, Tensor | None]:
         variances = covariances.view(len(covariances), -1)
     if bool((variances < -1e-7 * variances.abs().max()).any()):
         raise ValueError(f"covariances are positive semidefinite; the smallest variance here is {float(variances.min()):.2e}.")
-    return variances.clamp_min(0), basis
+    variances = variances.clamp_min(0)
+    floor = variances.amin(dim=1, keepdim=True)
+    if basis is not None:
+        rank = int((variances > floor + EQUAL_VARIANCES * variances.max()).sum(1).max())
+        if 2 * rank < basis.shape[1]:
+            variances, basis = (kept[..., basis.shape[1] - rank :] for kept in (variances, basis))
+    return variances, floor, basis

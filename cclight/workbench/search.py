@@ -10,6 +10,7 @@
       model.sampler.init_args.t_start: {low: 0.5, high: 0.95}
       model.sampler.init_args.schedule: {values: [alpha2, inverse_variance]}
 
+Unless it is a grid, the first trial is the configuration as it stands, where the space holds it: the search is never worse.
 Whole numbers for low and high make a parameter of whole numbers. A grid takes `values`, or `count` points from low to high,
 evenly spaced or, with log, in equal ratios.
 """
@@ -66,6 +67,13 @@ class Parameter:
         if self.whole:
             return trial.suggest_int(self.key, int(self.low), int(self.high), log=self.log)
         return trial.suggest_float(self.key, self.low, self.high, log=self.log)
+
+    def takes(self, value: Any) -> bool:
+        """Whether a value is one of the choices, or in the range."""
+        if self.values:
+            return value in self.values
+        number = isinstance(value, int if self.whole else (int, float)) and not isinstance(value, bool)
+        return number and self.low <= value <= self.high
 
     def grid(self) -> list[Any]:
         """The values that a grid takes, in order."""

@@ -45,12 +45,13 @@ class SharedStudy:
         search: what to search.
         direction: which way the objective is better.
         setup: what a trial's result depends on, to refuse a study of something else.
+        first: a point to try before any other.
 
     Raises:
         UsageError: when Optuna is missing, or the file holds something else.
     """
 
-    def __init__(self, path: Path, search: Search, direction: str, setup: dict[str, Any]) -> None:
+    def __init__(self, path: Path, search: Search, direction: str, setup: dict[str, Any], first: Point | None = None) -> None:
         optuna = import_optuna()
         self.path = path
         self.search = search
@@ -72,6 +73,8 @@ class SharedStudy:
             kept = self._study.user_attrs.get(_SETUP)
             if kept is None:
                 self._study.set_user_attr(_SETUP, setup)
+                if first is not None and search.sampler != "grid":
+                    self._study.enqueue_trial(first)
             elif differences := [key for key in sorted(kept.keys() | setup.keys()) if kept.get(key) != setup.get(key)]:
                 key = differences[0]
                 raise UsageError(
@@ -147,7 +150,8 @@ class SharedStudy:
         trials = self._study.get_trials(deepcopy=False)
         seed = self.search.seed + len(trials)
         if self.search.sampler == "tpe":
-            self._study.sampler = optuna.samplers.TPESampler(seed=seed)
+            at_random = min(10, self.search.trials // 3)
+            self._study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=at_random)
         else:
             self._study.sampler = optuna.samplers.RandomSampler(seed=seed)
         if self.search.sampler == "grid" and not self._in_state("WAITING"):

@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> int | None:
     evaluation = Evaluation(base, output / "trials", search)
     setup = evaluation.check()
     quantity = evaluation.quantities[search.objective]
-    study = SharedStudy(study_file, search, quantity.direction, setup)
+    study = SharedStudy(study_file, search, quantity.direction, setup, evaluation.own)
     for trial, point in study.trials():
         begin = time.perf_counter()
         try:
@@ -89,6 +89,7 @@ class Evaluation:
     Attributes:
         wanted: the metrics that the search looks at, the objective first.
         quantities: what the runs measure, by name; known after `check`.
+        own: the configuration's own point, None where the space does not hold it; known after `check`.
     """
 
     def __init__(self, base: list[str], folder: Path, search: Search) -> None:
@@ -135,6 +136,7 @@ class Evaluation:
         self._cli_now: Any = None
         self.wanted = list(dict.fromkeys([search.objective, *(constraint.metric for constraint in search.constraint)]))
         self.quantities: dict[str, Any] = {}
+        self.own: Point | None = None
 
     def check(self) -> dict[str, Any]:
         """Try whether every parameter takes the ends of its range, and whether the runs can measure what is wanted.
@@ -161,9 +163,11 @@ class Evaluation:
                 raise UsageError(f"{', '.join(f'{key}={point[key]}' for key in changed)}: {error}") from error
             finally:
                 self._clean()
-        cli = self._build(first)
+        cli = self._build({})
         try:
-            config = yaml.safe_load((cli.run.path / "config.yaml").read_text(encoding="utf-8"))
+            config = _flat(yaml.safe_load((cli.run.path / "config.yaml").read_text(encoding="utf-8")))
+            if all(parameter.takes(config.get(parameter.key)) for parameter in self._search.space):
+                self.own = {parameter.key: config[parameter.key] for parameter in self._search.space}
             cli.datamodule.setup("predict")
             (metrics,) = (part for part in cli.trainer.callbacks if isinstance(part, MetricsCallback))
         finally:
@@ -227,20 +231,19 @@ class Evaluation:
 
 def _setup(config: dict[str, Any], search: Search) -> dict[str, Any]:
     """What a trial's result depends on, flat."""
-    flat = {"objective": search.objective, "sampler": search.sampler, "constraint": [str(c) for c in search.constraint]}
+    free = ("data.num_workers", "data.batch_size", *(parameter.key for parameter in search.space))
+    parts = ("operator", "noise_std", "model", "data", "metrics")
+    fixed = {key: value for key, value in config.items() if key.split(".")[0] in parts and key not in free}
+    wanted = {"objective": search.objective, "sampler": search.sampler, "constraint": [str(c) for c in search.constraint]}
+    return {**wanted, **fixed, **{f"space {p.key}": str(p) for p in search.space}}
 
-    def add(tree: Any, prefix: str) -> None:
-        if isinstance(tree, dict) and tree:
-            for key, value in tree.items():
-                add(value, f"{prefix}.{key}")
-        else:
-            flat[prefix.removeprefix(".")] = tree
 
-    searched = [parameter.key for parameter in search.space]
-    add({key: config.get(key) for key in ("operator", "noise_std", "model", "data", "metrics")}, "")
-    free = ("data.num_workers", "data.batch_size")
-    flat = {key: value for key, value in flat.items() if key not in (*free, *searched)}
-    return {**flat, **{f"space {p.key}": str(p) for p in search.space}}
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A configuration's settings by their keys on the command line."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value})
+    return flat
 
 
 def _finish(study: Any, search: Search, evaluation: Evaluation, output: Path, note: str) -> int | None:

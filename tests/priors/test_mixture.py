@@ -130,9 +130,34 @@ def test_diagonal_and_isotropic_covariances_equal_full_ones():
         torch.testing.assert_close(a.covariances(), full)
 
 
-@pytest.mark.parametrize("form", ["full", "diagonal", "isotropic"])
+@pytest.mark.parametrize("path", [VPPath(), OTPath()], ids=str)
+def test_low_rank_and_isotropic_parts_are_the_textbooks(path):
+    """C = ρ I + F Fᵀ, evaluated in the few directions of F, against dense matrices."""
+    factors, floors = 0.5 * normal(3, 12, 2, seed=5), torch.tensor([0.02, 0.1, 0.3], dtype=torch.float64)
+    covariances = factors @ factors.mT + floors[:, None, None] * torch.eye(12, dtype=torch.float64)
+    weights = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+    prior = GaussianMixture(normal(3, 12, seed=6), covariances, weights, path, Sample(), (3, 2, 2))
+    assert prior.basis is not None
+    assert prior.basis.shape == (3, 12, 2)
+    assert relative(prior.covariances(), covariances) < 1e-12
+    t, x = torch.tensor([0.3, 0.7], dtype=torch.float64), normal(2, 12, seed=7)
+    alpha, sigma = path.alpha(t)[:, None, None], path.sigma(t)[:, None, None]
+    marginal = alpha[..., None] ** 2 * covariances + sigma[..., None] ** 2 * torch.eye(12, dtype=torch.float64)  # (B, K, d, d)
+    normals = torch.distributions.MultivariateNormal(alpha * prior.means, marginal)
+    joint = normals.log_prob(x[:, None]) + weights.log()
+    each = torch.linalg.solve(marginal, (x[:, None] - alpha * prior.means)[..., None])
+    estimates = prior.means + alpha * (covariances @ each)[..., 0]
+    image = x.view(2, 3, 2, 2)
+    assert relative(prior.log_density(image, t), joint.logsumexp(1)) < 1e-12
+    assert relative(prior(image, t).flatten(1), (joint.softmax(1)[..., None] * estimates).sum(1)) < 1e-12
+
+
+@pytest.mark.parametrize("form", ["full", "low rank", "diagonal", "isotropic"])
 def test_samples_have_the_mixtures_moments(form):
-    covariances = {"full": spd(2, 3), "diagonal": normal(2, 3).abs(), "isotropic": torch.tensor([0.3, 1.2])}[form]
+    direction = normal(2, 3, 1, seed=8)
+    low_rank = direction @ direction.mT + torch.tensor([0.1, 0.4]).double()[:, None, None] * torch.eye(3)
+    forms = {"full": spd(2, 3), "low rank": low_rank, "diagonal": normal(2, 3).abs(), "isotropic": torch.tensor([0.3, 1.2])}
+    covariances = forms[form]
     prior = GaussianMixture(2 * normal(2, 3, seed=3), covariances, torch.tensor([1.0, 3.0]), image_shape=(3, 1, 1))
     n = 200_000
     x = prior.sample(n, torch.Generator().manual_seed(0)).flatten(1)

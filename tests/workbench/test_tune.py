@@ -123,6 +123,25 @@ def test_the_best_keeps_the_constraint(folder):
     assert settings["t_start"] == float(best[START])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("low", "own"), [(0.1, True), (0.7, False)])
+def test_the_first_trial_is_the_configuration(folder, low, own):
+    """mine.yaml starts at 0.5: that is the first trial where the space holds it, with the metrics of `cclight predict`."""
+    base = yaml.safe_load((folder / "mine.yaml").read_text())
+    base["model"]["sampler"]["init_args"]["t_start"] = 0.5
+    (folder / "mine.yaml").write_text(yaml.safe_dump(base))
+    write(folder, trials=2, objective="psnr", space={START: {"low": low, "high": 0.95}})
+    assert tune(folder).returncode == 0
+    first = trials(folder)[0]
+    assert (float(first[START]) == 0.5) == own
+    if own:
+        subprocess.run(
+            command("predict", "--config", "mine.yaml", "--run.name", "x"), cwd=folder, check=True, capture_output=True
+        )
+        metrics = yaml.safe_load((folder / "runs" / "x" / "metrics.json").read_text())["metrics"]
+        assert metrics["psnr"]["mean"] == pytest.approx(float(first["psnr"]), rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("search", "words"),
     [
