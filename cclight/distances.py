@@ -19,17 +19,19 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from cclight.data.preprocessing import Preprocessing
+from cclight.data.sources import Source
 from cclight.metrics import LOADING_ERRORS, Quantity, Summary, Unavailable, gather, one_line
-from cclight.runs import PICTURES, read_png
+from cclight.runs import PICTURES, read_png, to_uint8
 
 FID = Quantity("fid", "FID", "lower", (0, math.inf), "all images at once; features of the 8-bit pictures", 2)
 KID = Quantity(
@@ -148,18 +150,24 @@ class FeatureDistances:
     Args:
         network: maps uint8 images (B, 3, H, W) to features (B, d); None for `Inception()`. Only with that one are the
             numbers FID and KID in the literature's sense.
-        reference: the real images: a folder of pictures, or an .npz file with `mu` and `sigma` of their features (FID alone);
-            None for the run's own clean images.
+        reference: the real images: a source, as a split of a data set; a folder of pictures; or an .npz file with `mu` and
+            `sigma` of their features (FID alone). None for the run's own clean images.
+        reference_size: the side of the square that a source's photographs are scaled and cut to, as `data.image_size`; None
+            keeps each at its own size. Pictures of a folder are taken as they are.
         kid_subsets: the number of random subsets that KID averages over.
         kid_subset_size: the number of images in each, or all where there are fewer.
         kid_images: the most images of either set whose features KID keeps in memory, 8 kB each with `Inception`.
         seed: of the generator that draws the subsets; the default is torch-fidelity's.
+
+    Raises:
+        ValueError: for a reference that does not exist, or numbers that do not fit together.
     """
 
     def __init__(
         self,
         network: nn.Module | None = None,
-        reference: str | None = None,
+        reference: Source | str | None = None,
+        reference_size: int | None = 256,
         kid_subsets: int = 100,
         kid_subset_size: int = 1000,
         kid_images: int = 10_000,
@@ -167,12 +175,16 @@ class FeatureDistances:
     ) -> None:
         if kid_images < kid_subset_size:
             raise ValueError(f"kid_images ({kid_images}) must be at least kid_subset_size ({kid_subset_size}).")
-        if reference is not None and not Path(reference).exists():
+        file = Path(reference) if isinstance(reference, str) else None
+        if file is not None and not file.exists():
             raise ValueError(
-                f"The reference {reference} does not exist: give a folder of pictures or an .npz file of mu and sigma."
+                f"The reference {file} does not exist: give a folder of pictures, an .npz file of mu and sigma, or a source."
             )
+        if reference_size is not None and reference_size < 1:
+            raise ValueError(f"reference_size must be 1 or more, got {reference_size}.")
         self.network = Inception() if network is None else network
         self.reference = reference
+        self.preprocessing = Preprocessing(None if reference_size is None else (reference_size, reference_size))
         self.kid_subsets = kid_subsets
         self.kid_subset_size = kid_subset_size
         self.kid_images = kid_images
@@ -180,10 +192,18 @@ class FeatureDistances:
         self._device = torch.device("cpu")
         self._dimension = 0
         self._reason: str | None = None
+        self._given = read_statistics(file) if file is not None and file.is_file() else None
 
     def prepare(self, device: torch.device) -> None:
-        """Load the network onto the device and try it; what fails is remembered and reported by `compute`."""
+        """Load the network onto the device and try it; what fails is remembered and reported by `compute`.
+
+        Raises:
+            ValueError: for a network that does not return (B, d), or a reference without photographs.
+            FileNotFoundError: for a source that is not there.
+        """
         self._device = device
+        if isinstance(self.reference, Source) and next(iter(self.reference), None) is None:
+            raise ValueError(f"The reference {self.reference} holds no photographs.")
         try:
             features = self.features(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
             self._dimension, self._reason = features.shape[1], None
@@ -210,17 +230,24 @@ class FeatureDistances:
             restored: the pictures of restored images.
             clean: those of the clean ones, used where no reference was given.
         """
-        real = clean if self.reference is None else self._reference_pictures()
-        # All ranks must agree before the first collective that only some of them could reach.
-        reasons = [reason for reason in gather(self._reason or self._missing([*restored, *real])) if reason]
+        sets: list[FeatureStatistics] = []
+        reason = self._reason or _missing([*restored, *(clean if self.reference is None else [])])
+        if reason is None:
+            try:
+                sets.append(self._statistics(_pictures(restored)))
+                if self._given is None:
+                    sets.append(self._statistics(self._real(clean)))
+            except LOADING_ERRORS as error:
+                reason = one_line(error)
+        # All ranks must agree before the collectives, which a rank with a reason would not reach.
+        reasons = [reason for reason in gather(reason) if reason]
         if reasons:
             return [Summary(FID, unavailable=reasons[0]), Summary(KID, unavailable=reasons[0])]
-        one = self._statistics(restored)
-        if self.reference is not None and Path(self.reference).is_file():
-            mean, covariance = read_statistics(Path(self.reference))
-            no_kid = "KID needs the real images themselves: give a folder as reference"
-            return [self._fid(one, mean, covariance), Summary(KID, unavailable=no_kid)]
-        two = self._statistics(real)
+        one, *others = [statistics.merged(self._device) for statistics in sets]
+        if self._given is not None:
+            no_kid = "KID needs the real images themselves: give a folder or a source as reference"
+            return [self._fid(one, *self._given), Summary(KID, unavailable=no_kid)]
+        (two,) = others
         if min(one.count, two.count) < 2:
             reason = f"a distribution needs 2 images or more, there are {one.count} and {two.count}"
             return [Summary(FID, unavailable=reason), Summary(KID, unavailable=reason)]
@@ -247,26 +274,19 @@ class FeatureDistances:
         }
         return Summary(KID, kid_features_to_metric(a, b, **options)[KEY_METRIC_KID_MEAN], images=one.count)
 
-    def _statistics(self, pictures: Sequence[Path]) -> FeatureStatistics:
-        distributed = torch.distributed
-        parallel = distributed.is_available() and distributed.is_initialized()
-        rank, world = (distributed.get_rank(), distributed.get_world_size()) if parallel else (0, 1)
+    def _statistics(self, images: Iterable[tuple[int, Tensor]]) -> FeatureStatistics:
         statistics = FeatureStatistics.zeros(self._dimension, self.kid_images)
-        for places, images in _batches(range(rank, len(pictures), world), pictures):
-            statistics.update(places, self.features(images))
-        return statistics.merged(self._device)
+        for places, batch in _batches(images):
+            statistics.update(places, self.features(batch))
+        return statistics
 
-    def _reference_pictures(self) -> list[Path]:
-        folder = Path(self.reference or "")
-        if folder.is_file():
-            return []
-        return sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES)
-
-    def _missing(self, pictures: Sequence[Path]) -> str | None:
-        absent = [path for path in pictures if not path.is_file()]
-        if not absent:
-            return None
-        return f"{len(absent)} of {len(pictures)} pictures are not saved ({absent[0]}): FID and KID are measured on saved ones"
+    def _real(self, clean: Sequence[Path]) -> Iterator[tuple[int, Tensor]]:
+        """This rank's share of the real images, uint8, with their places."""
+        if isinstance(self.reference, Source):
+            return ((photo.index, to_uint8(self.preprocessing(photo))) for photo in self.reference.shard(*_rank()))
+        if self.reference is not None:
+            clean = sorted(path for path in Path(self.reference).iterdir() if path.suffix.lower() in PICTURES)
+        return _pictures(clean)
 
 
 def frechet_distance(mean_1: Tensor, covariance_1: Tensor, mean_2: Tensor, covariance_2: Tensor) -> float:
@@ -301,10 +321,28 @@ def lowest_hashes(places: list[int], limit: int) -> list[int]:
     return sorted(places, key=lambda place: (zlib.crc32(place.to_bytes(8, "little")), place))[:limit]
 
 
-def _batches(places: Sequence[int], pictures: Sequence[Path]) -> Iterator[tuple[list[int], Tensor]]:
-    """Pictures (B, C, H, W) with their places, a batch at a time and one size in each."""
-    for start in range(0, len(places), _BATCH):
-        read = [(place, read_png(pictures[place])) for place in places[start : start + _BATCH]]
-        for _, group in groupby(read, key=lambda item: item[1].shape):
-            same = list(group)
-            yield [place for place, _ in same], torch.stack([image for _, image in same])
+def _rank() -> tuple[int, int]:
+    """This process's rank, and how many there are."""
+    distributed = torch.distributed
+    parallel = distributed.is_available() and distributed.is_initialized()
+    return (distributed.get_rank(), distributed.get_world_size()) if parallel else (0, 1)
+
+
+def _missing(pictures: Sequence[Path]) -> str | None:
+    absent = [path for path in pictures if not path.is_file()]
+    if not absent:
+        return None
+    return f"{len(absent)} of {len(pictures)} pictures are not saved ({absent[0]}): FID and KID are measured on saved ones"
+
+
+def _pictures(paths: Sequence[Path]) -> Iterator[tuple[int, Tensor]]:
+    """This rank's share of the pictures, uint8 (C, H, W), with their places."""
+    rank, world_size = _rank()
+    return ((place, read_png(paths[place])) for place in range(rank, len(paths), world_size))
+
+
+def _batches(images: Iterable[tuple[int, Tensor]]) -> Iterator[tuple[list[int], Tensor]]:
+    """Images (B, C, H, W) with their places, a batch at a time and one size in each."""
+    for _, alike in groupby(images, key=lambda item: item[1].shape):
+        while batch := list(islice(alike, _BATCH)):
+            yield [place for place, _ in batch], torch.stack([image for _, image in batch])

@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from jsonargparse import ArgumentError
+from jsonargparse import ArgumentError, ArgumentParser
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
@@ -88,6 +88,8 @@ class _CLI(LightningCLI):
             )
         except ArgumentError as error:
             raise UsageError(explain(str(error))) from error
+        except ValueError as error:  # of a class's constructor
+            raise UsageError(explain(str(error))) from error
 
     def go(self) -> None:
         """Do what the command is for."""
@@ -115,15 +117,7 @@ class PredictCLI(_CLI):
         parser.add_argument("--run.name", type=str | None, default=None, help="The run's name; None takes the configuration's.")
         parser.add_class_arguments(RunFolder, "run", skip={"name"})
         parser.add_argument("--images.grid", type=int, default=8, help="How many images grid.png shows; 0 makes none.")
-        parser.add_argument(
-            "--metrics.per_image",
-            type=list[ImageMetric] | None,
-            default=None,
-            help="The metrics against the clean images; None takes PSNR, SSIM, MS-SSIM and LPIPS (squeeze).",
-        )
-        parser.add_argument(
-            "--metrics.distances", type=FeatureDistances | None, default=None, help="FID and KID; None measures neither."
-        )
+        add_metrics_arguments(parser)
         for target in ("model", "data"):
             parser.link_arguments("operator", f"{target}.operator", apply_on="instantiate")
             parser.link_arguments("noise_std", f"{target}.noise_std")
@@ -181,6 +175,19 @@ def fit(arguments: list[str]) -> None:
     FitCLI.launch(arguments)
 
 
+def add_metrics_arguments(parser: ArgumentParser) -> None:
+    """The options that say what is measured, for whatever measures."""
+    parser.add_argument(
+        "--metrics.per_image",
+        type=list[ImageMetric] | None,
+        default=None,
+        help="The metrics against the clean images; None takes PSNR, SSIM, MS-SSIM and LPIPS (squeeze).",
+    )
+    parser.add_argument(
+        "--metrics.distances", type=FeatureDistances | None, default=None, help="FID and KID; None measures neither."
+    )
+
+
 def import_public_names() -> None:
     """Import what YAML may call by its short name."""
     for room in cclight._ROOMS:
@@ -190,9 +197,14 @@ def import_public_names() -> None:
 def explain(error: str) -> str:
     """A jsonargparse error as one line, with a suggestion where a class's name seems to be misspelt."""
     line = " ".join(error.split())
+    # Of an optional value's two complaints the second, that it is not None, is no news.
+    union = r"Does not validate against any .*?Errors: - (.*?) - Expected a <class 'NoneType'>.*?Given value: ([^{\[(]{,60})?.*"
+    line = re.sub(union, lambda match: match[1] + (f", got {match[2]}" if match[2] else ""), line)
     if match := re.search(r"Expected a dot import path string: (\w+)", line):
         return f"{line}{suggestion(match[1], cclight.__all__)}"
     if match := re.search(r"class_path 'cclight\.(?:\w+\.)*(\w+)': Option '(\w+)' is not accepted", line):
         known = list(inspect.signature(getattr(cclight, match[1])).parameters)
         return f"{line}{suggestion(match[2], known) or ': it takes ' + ', '.join(known)}"
+    if "Expected a <class 'list'>" in line:
+        return f"{line}, as '[PSNR, LPIPS]'" if "per_image" in line else f"{line}, as '[one, two]'"
     return line

@@ -5,6 +5,7 @@
       restored/00007_astronaut.png   measurement/...   clean/...
       rows/                    the rows of the grid, grid.png
       records/00000.jsonl      one line per finished image: index, name and numbers; one file per rank
+      records/evaluated.jsonl  the same of `cclight evaluate`, which go before
       metrics.json, metrics.csv      written last: a folder that holds metrics.json is finished
 
 Files are written under a temporary name and renamed, so that each is there whole or not at all. Records are appended, a line at
@@ -216,7 +217,16 @@ class RunFolder:
         except OSError as error:
             raise _write_error(path, error) from error
 
+    def replace(self, records: Iterable[Record]) -> None:
+        """Let these records go before the ranks' own, until the run is resumed. Raises RunError when they cannot be written."""
+        self._make(self._evaluated.parent)
+        write_whole(self._evaluated, "".join(json.dumps(record) + "\n" for record in records).encode())
+
     # Reading
+
+    @property
+    def _evaluated(self) -> Path:
+        return self.path / "records" / "evaluated.jsonl"  # sorts behind the ranks' files
 
     def finished(self) -> dict[int, Record]:
         """The records of all finished images by index. They grow with the work: ranks read them between two barriers."""
@@ -259,6 +269,7 @@ class RunFolder:
             stale.unlink(missing_ok=True)
         # Until the end it is unfinished again; the records still hold every number.
         done.unlink(missing_ok=True)
+        self._evaluated.unlink(missing_ok=True)
         write_whole(kept, config.encode())
         self._make(self.path / "records")
 

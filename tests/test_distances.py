@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from cclight.data.preprocessing import Preprocessing
+from cclight.data.sources import ImageFolder
 from cclight.distances import (
     FID,
     KID,
@@ -140,6 +142,27 @@ class TestDistances:
         expected = distances().compute(one, two)
         assert distances(reference=str(tmp_path / "b")).compute(one, one) == expected
 
+    def test_a_source_as_reference(self, tmp_path):
+        """Its photographs are cut as the data's are: a folder of the same cuts gives the same distances."""
+        one, _ = pictures(tmp_path / "a", 5)
+        pictures(tmp_path / "photographs", 6, shift=10, size=(40, 31))
+        source = ImageFolder(tmp_path / "photographs")
+        (tmp_path / "cut").mkdir()
+        for photo in source.shard():
+            write_whole(tmp_path / "cut" / f"{photo.index}.png", encode_png(Preprocessing((16, 16))(photo)))
+        expected = distances(reference=str(tmp_path / "cut")).compute(one, [])
+        assert distances(reference=source, reference_size=16).compute(one, []) == expected
+        assert distances(reference=source, reference_size=None).compute(one, []) != expected
+        (tmp_path / "photographs" / "00003.png").write_bytes(b"no picture")
+        with pytest.warns(UserWarning, match=r"00003\.png.*left out"):
+            fid, _ = distances(reference=source, reference_size=16).compute(one, [])
+        assert fid.mean is not None
+        (tmp_path / "none").mkdir()
+        with pytest.raises(ValueError, match="finds no bmp"):
+            distances(reference=ImageFolder(tmp_path / "none"))
+        with pytest.raises(FileNotFoundError, match="absent"):
+            distances(reference=ImageFolder(tmp_path / "absent"))
+
     def test_statistics_as_reference(self, tmp_path):
         one, _ = pictures(tmp_path / "a", 5)
         two, images = pictures(tmp_path / "b", 6, shift=10)
@@ -156,6 +179,8 @@ class TestDistances:
         for name in "abc":
             with pytest.raises(ValueError, match=r"holds no statistics .*give an \.npz file with mu and sigma"):
                 read_statistics(tmp_path / f"{name}.npz")
+            with pytest.raises(ValueError, match="holds no statistics"):
+                FeatureDistances(reference=str(tmp_path / f"{name}.npz"))
         np.savez(tmp_path / "d.npz", mu=np.zeros(5), sigma=np.zeros((5, 5)))
         one, _ = pictures(tmp_path / "a", 3)
         fid, _ = distances(reference=str(tmp_path / "d.npz")).compute(one, [])

@@ -1,12 +1,18 @@
 """`cclight evaluate RUN`: a finished run's metrics once more, from its saved pictures and without sampling.
 
-The pictures hold 8 bits a channel, so that PSNR and its like differ slightly from those of `cclight predict`, which measures
-before rounding. What only sampling can measure (consistency, NFE, seconds) is taken over from the records.
+    cclight evaluate runs/sr
+    cclight evaluate runs/sr --metrics.per_image '[{class_path: LPIPS, init_args: {net: alex}}]'
+    cclight evaluate runs/sr --metrics.distances FeatureDistances --metrics.distances.reference photographs/real
+
+It measures what the run did, or what `--metrics` asks for, in the words of `cclight predict`. The pictures hold 8 bits a
+channel, so that PSNR and its like differ slightly from those of `cclight predict`, which measures before rounding. What only
+sampling can measure (consistency, NFE, seconds) is taken over.
 """
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -15,56 +21,86 @@ from cclight.runs import Record, RunFolder, read_png
 from cclight.workbench.results import Run
 
 if TYPE_CHECKING:
+    import torch
+
+    from cclight.distances import FeatureDistances
     from cclight.metrics import ImageMetric
 
 _BATCH = 16
 
 
 def main(arguments: list[str]) -> None:
-    """Measure a run's pictures and replace its metrics.json and metrics.csv.
+    """Measure a run's pictures and replace its numbers: the records, metrics.json and metrics.csv.
 
     Raises:
-        UsageError: when there is no finished run, or it is in use.
+        UsageError: for a mistake in the arguments, when there is no finished run, or it is in use.
     """
-    parser = argparse.ArgumentParser(prog="cclight evaluate", description=__doc__)
-    parser.add_argument("run", help="the folder of a finished run")
-    parser.add_argument("--lpips", choices=("squeeze", "alex", "vgg"), default="squeeze", help="the net of LPIPS")
-    parser.add_argument("--distances", action="store_true", help="measure FID and KID as well")
-    parser.add_argument("--reference", help="a folder of pictures, or an .npz of mu and sigma; default: the clean images")
-    parser.add_argument("--inception", help="the file of the Inception network's weights; default: downloaded once")
-    options = parser.parse_args(arguments)
-    run = Run.read(options.run)
-
     import torch
+    from jsonargparse import ArgumentError, ArgumentParser
 
-    from cclight.callbacks.metrics import summarize_records, write_results
-    from cclight.callbacks.table import print_results
-    from cclight.distances import FeatureDistances, Inception
-    from cclight.metrics import CONSISTENCY, LPIPS, MSSSIM, NFE, PSNR, SECONDS, SSIM
+    from cclight.lightning_cli import add_metrics_arguments, explain, import_public_names
 
-    folder = RunFolder(run.path.name, str(run.path.parent))
-    folder.acquire()  # the lock alone: the run's configuration and records stay as they are
+    parser = ArgumentParser(prog="cclight evaluate", description=(__doc__ or "").partition(":")[2], exit_on_error=False)
+    parser.add_argument("run", type=str, help="the folder of a finished run")
+    parser.add_argument("--device", default="cpu", help="where the metrics' networks run, as cuda")
+    add_metrics_arguments(parser)
+    import_public_names()
     try:
-        metrics: list[ImageMetric] = [PSNR(), SSIM(), MSSSIM(), LPIPS(options.lpips)]
-        records, reasons = measure(run, metrics)
-        quantities = [*(metric.quantity for metric in metrics), CONSISTENCY, NFE, SECONDS]
-        summaries = {s.quantity.name: s for s in summarize_records(quantities, records, reasons, seed=0)}
-        if options.distances or options.reference:
-            distances = FeatureDistances(Inception(options.inception), options.reference)
-            distances.prepare(torch.device("cpu"))
-            names = {index: record["name"] for index, record in records.items() if "failed" not in record}
-            restored, clean = ([folder.file(kind, i, n) for i, n in names.items()] for kind in ("restored", "clean"))
-            summaries.update({s.quantity.name: s for s in distances.compute(restored, clean)})
-        left_out = {item["index"]: item["reason"] for item in run.summary.get("left_out", [])}
-        write_results(folder, records, summaries, left_out)
+        run = Run.read(parser.parse_args(arguments).run)
+        measured = run.config.get("metrics") or {}
+        parser.set_defaults({f"metrics.{key}": value for key, value in measured.items()})
+        options = parser.instantiate(parser.parse_args(arguments))
+    except (ArgumentError, ValueError) as error:
+        raise UsageError(explain(str(error))) from error
+    try:
+        torch.empty(0, device=options.device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"there is no device {options.device} here: give cpu, cuda or another") from error
+    folder = RunFolder(run.path.name, str(run.path.parent))
+    folder.acquire()  # the lock alone: the run's configuration and pictures stay as they are
+    try:
+        evaluate(run, folder, options.metrics.per_image, options.metrics.distances, options.device)
     except ValueError as error:
         raise UsageError(str(error)) from error
     finally:
         folder.close()
+    from cclight.callbacks.table import print_results
+
     print_results(folder)
 
 
-def measure(run: Run, metrics: list[ImageMetric]) -> tuple[dict[int, Record], dict[str, str]]:
+def evaluate(
+    run: Run, folder: RunFolder, metrics: list[ImageMetric] | None, distances: FeatureDistances | None, device: str
+) -> None:
+    """Measure a run's pictures and write the numbers into its folder.
+
+    Args:
+        run: the run.
+        folder: its folder, locked.
+        metrics: per image; None for the default ones.
+        distances: FID and KID, or None.
+        device: where the networks run.
+    """
+    import torch
+
+    from cclight.callbacks.metrics import summarize_records, write_results
+    from cclight.metrics import CONSISTENCY, NFE, SECONDS, default_metrics
+
+    metrics = default_metrics() if metrics is None else metrics
+    records, reasons = measure(run, metrics, torch.device(device))
+    quantities = [*(metric.quantity for metric in metrics), CONSISTENCY, NFE, SECONDS]
+    summaries = {s.quantity.name: s for s in summarize_records(quantities, records, reasons, seed=0)}
+    if distances is not None:
+        distances.prepare(torch.device(device))
+        names = {index: record["name"] for index, record in records.items() if "failed" not in record}
+        restored, clean = ([folder.file(kind, i, n) for i, n in names.items()] for kind in ("restored", "clean"))
+        summaries.update({s.quantity.name: s for s in distances.compute(restored, clean)})
+    left_out = {item["index"]: item["reason"] for item in run.summary.get("left_out", [])}
+    folder.replace(records.values())
+    write_results(folder, records, summaries, left_out)
+
+
+def measure(run: Run, metrics: list[ImageMetric], device: torch.device) -> tuple[dict[int, Record], dict[str, str]]:
     """The per-image metrics of a run's saved pictures.
 
     Returns:
@@ -72,7 +108,7 @@ def measure(run: Run, metrics: list[ImageMetric]) -> tuple[dict[int, Record], di
     """
     import torch
 
-    from cclight.metrics import CONSISTENCY, NFE, SECONDS, Unavailable
+    from cclight.metrics import CONSISTENCY, NFE, SECONDS
 
     kept = {"index", "name", "failed", CONSISTENCY.name, NFE.name, SECONDS.name}
     records = {i: {k: v for k, v in record.items() if k in kept} for i, record in run.records.items()}
@@ -81,18 +117,29 @@ def measure(run: Run, metrics: list[ImageMetric]) -> tuple[dict[int, Record], di
     reasons: dict[str, str] = {}
     if len(whole) < len(pairs):
         reasons = {m.quantity.name: f"{len(pairs) - len(whole)} clean pictures are not saved" for m in metrics}
+    for metric in metrics:
+        with _noting(reasons, metric):
+            metric.prepare(device)
     for start in range(0, len(whole), _BATCH):
         read = [(i, read_png(a), read_png(b)) for i, a, b in whole[start : start + _BATCH]]
         for _, group in groupby(read, key=lambda item: item[1].shape):
             indices, *images = zip(*group, strict=True)
-            restored, clean = (torch.stack(list(part)).float() / 127.5 - 1 for part in images)
+            restored, clean = (torch.stack(list(part)).to(device).float() / 127.5 - 1 for part in images)
             for metric in metrics:
-                name = metric.quantity.name
-                if name in reasons:
+                if (name := metric.quantity.name) in reasons:
                     continue
-                try:
+                with _noting(reasons, metric):
                     for index, value in zip(indices, metric(restored, clean).tolist(), strict=True):
                         records[index][name] = value
-                except Unavailable as reason:
-                    reasons[name] = str(reason)
     return records, reasons
+
+
+@contextmanager
+def _noting(reasons: dict[str, str], metric: ImageMetric) -> Iterator[None]:
+    """Note why a metric cannot be had, if it cannot."""
+    from cclight.metrics import Unavailable
+
+    try:
+        yield
+    except Unavailable as reason:
+        reasons.setdefault(metric.quantity.name, str(reason))
