@@ -198,7 +198,8 @@ def explain(error: str) -> str:
     """A jsonargparse error as one line, with a suggestion where a class's name seems to be misspelt."""
     line = " ".join(error.split())
     # Of an optional value's two complaints the second, that it is not None, is no news.
-    union = r"Does not validate against any .*?Errors: - (.*?) - Expected a <class 'NoneType'>.*?Given value: ([^{\[(]{,60})?.*"
+    union = r"Does not validate against any .*?Errors: - (.*?) - Expected a <class 'NoneType'>.*?Given value: "
+    union += r"((?!Namespace)[^{\[(]{,60})?.*"
     line = re.sub(union, lambda match: match[1] + (f", got {match[2]}" if match[2] else ""), line)
     if match := re.search(r"Expected a dot import path string: (\w+)", line):
         return f"{line}{suggestion(match[1], cclight.__all__)}"
