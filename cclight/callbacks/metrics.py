@@ -12,6 +12,7 @@ import json
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import torch
@@ -54,6 +55,7 @@ class MetricsCallback(Callback):
         seed: of the bootstrap behind the intervals.
 
     Attributes:
+        quantities: the per-image numbers, in the order of the table.
         records: after the run, on every rank: the record of each image of the whole run by index.
         summaries: after the run, on every rank: each metric over the whole run by name.
     """
@@ -73,14 +75,7 @@ class MetricsCallback(Callback):
         self.summaries: dict[str, Summary] = {}
         self._resumed: dict[int, Record] = {}
         self._reasons: dict[str, str] = {}
-        names = [quantity.name for quantity in self.quantities]
-        if len(set(names)) < len(names):
-            raise ValueError(f"Two metrics of one name among {', '.join(names)}: give each metric its own quantity.name.")
-
-    @property
-    def quantities(self) -> list[Quantity]:
-        """The per-image numbers, in the order of the table."""
-        return [*(metric.quantity for metric in self.per_image), CONSISTENCY, NFE, SECONDS]
+        self.quantities = per_image_quantities(self.per_image)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "predict":
@@ -186,6 +181,19 @@ class MetricsCallback(Callback):
             write_results(self.run, self.records, self.summaries, left_out)
 
 
+def per_image_quantities(metrics: list[ImageMetric]) -> list[Quantity]:
+    """The per-image numbers of a run: the metrics', and those that need no clean image.
+
+    Raises:
+        ValueError: for two metrics of one name.
+    """
+    quantities = [*(metric.quantity for metric in metrics), CONSISTENCY, NFE, SECONDS]
+    names = [quantity.name for quantity in quantities]
+    if len(set(names)) < len(names):
+        raise ValueError(f"Two metrics of one name among {', '.join(names)}: give each metric its own quantity.name.")
+    return quantities
+
+
 def summarize_records(
     quantities: list[Quantity], records: dict[int, Record], reasons: dict[str, str], seed: int
 ) -> list[Summary]:
@@ -231,6 +239,7 @@ def write_results(
         "failed": failed,
         "left_out": [{"index": index, "reason": reason} for index, reason in sorted((left_out or {}).items())],
         "metrics": {name: summary.as_json() for name, summary in summaries.items()},
+        "versions": {package: version(package) for package in ("cclight", "torch", "lightning", "torchmetrics")},
     }
     content = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_whole(run.path / "metrics.json", content.encode())

@@ -83,12 +83,12 @@ def evaluate(
     """
     import torch
 
-    from cclight.callbacks.metrics import summarize_records, write_results
-    from cclight.metrics import CONSISTENCY, NFE, SECONDS, default_metrics
+    from cclight.callbacks.metrics import per_image_quantities, summarize_records, write_results
+    from cclight.metrics import default_metrics
 
     metrics = default_metrics() if metrics is None else metrics
+    quantities = per_image_quantities(metrics)
     records, reasons = measure(run, metrics, torch.device(device))
-    quantities = [*(metric.quantity for metric in metrics), CONSISTENCY, NFE, SECONDS]
     summaries = {s.quantity.name: s for s in summarize_records(quantities, records, reasons, seed=0)}
     if distances is not None:
         distances.prepare(torch.device(device))

@@ -105,6 +105,7 @@ def test_the_command_measures_what_the_run_did(runs, tmp_path):
         (["--metrics.per_image", "[PSRN]"], "did you mean PSNR"),
         (["--metrics.per_image", "PSNR"], r"'\[PSNR, LPIPS\]'"),
         (["--metrics.distances", "FeatureDistances", "--metrics.distances.reference", "absent"], "absent does not exist"),
+        (["--metrics.per_image", "[PSNR, PSNR]"], "Two metrics of one name"),
         (["--device", "abacus"], "no device abacus"),
     ],
 )
