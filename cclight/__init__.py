@@ -20,6 +20,7 @@ _ROOMS = {
     "priors.adm": ("ADM",),
     "priors.ncsnpp": ("RectifiedFlow",),
     "priors.retimed": ("Retimed",),
+    "priors.tiled": ("Tiled",),
     "priors.hf_diffusers": ("DiffusersPrior", "AngularVelocity"),
     "operators.base": ("Operator", "LinearOperator", "SpectralOperator"),
     "operators.separable": ("BicubicDownsampling", "GaussianBlur", "UniformBlur"),

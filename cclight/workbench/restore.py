@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 # Each task's packaged configuration is called as the task; these options belong to one task.
 TASKS = {"sr": "factor", "deblur": "sigma", "inpaint": "mask", "colorize": None, "jpeg": "quality"}
-_LARGE = 1024 * 1024  # pixels
+# Pictures of more pixels are shown to the prior in tiles of this side, which bounds the memory.
+_LARGE, _TILE = 1024 * 1024, 512
 
 
 def main(arguments: list[str]) -> int:
@@ -56,6 +57,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--steps", type=int, help="network calls (the configuration's, 5)")
     parser.add_argument("--noise_std", type=float, help="the pictures' noise, of values in [-1, 1] (deblur: 0.01, else 0)")
     parser.add_argument("--seed", type=int, default=0, help="of the noise that restoration begins with (0)")
+    parser.add_argument(
+        "--tile", type=int, help=f"show the prior tiles of so many pixels ({_TILE} for pictures over a megapixel)"
+    )
     parser.add_argument("--prior", help="weights that `cclight export` wrote (the embedded ones)")
     parser.add_argument("--output", type=Path, help="a folder, or for one picture a .png file (beside the picture)")
     parser.add_argument("--overwrite", action="store_true", help="replace results that are there")
@@ -149,6 +153,7 @@ class _Restorer:
 
         from cclight.data.decoding import decode
         from cclight.data.noise import generator, standard_normal
+        from cclight.priors.tiled import Tiled
         from cclight.runs import encode_png, write_whole
 
         begin = time.perf_counter()
@@ -161,11 +166,14 @@ class _Restorer:
         measured = self._measure(image, tables)
         y, operator = measured.y.to(self.device), measured.operator.to(self.device)
         shape = tuple(operator.pinv(y).shape[1:])
-        if shape[1] * shape[2] > _LARGE:
-            print(f"cclight restore: {picture} becomes {shape[2]}×{shape[1]}: this takes memory and minutes", file=sys.stderr)
+        tile = self.options.tile
+        if tile is None and shape[1] * shape[2] > _LARGE:
+            tile = _TILE
+            print(f"cclight restore: {picture} becomes {shape[2]}×{shape[1]}: this takes minutes on a CPU", file=sys.stderr)
+        prior = self.prior if tile is None else Tiled(self.prior, tile)
         noise = standard_normal(shape, [generator(self.options.seed, 0, "initial")]).to(self.device)
         generators = [generator(self.options.seed, 0, "sampler")]
-        restoration = self.sampler.sample(self.prior, operator, y, noise, noise_std=self.noise_std, generators=generators)
+        restoration = self.sampler.sample(prior, operator, y, noise, noise_std=self.noise_std, generators=generators)
         if not restoration.image.isfinite().all():
             raise ValueError("the restoration holds NaN or infinity: try more --steps, or a --noise_std")
         final = restoration.image

@@ -63,6 +63,16 @@ def test_the_other_tasks(pictures):
     assert Image.open(pictures / "photo_jpeg.png").size == (40, 24)
 
 
+def test_tiles_give_nearly_the_same_picture(pictures):
+    """In tiles of 32 pixels: what the tiny prior sees across their borders is all that is missing."""
+    for name, tile in (("whole.png", []), ("tiled.png", ["--tile", "32"])):
+        result = restore(pictures, "photo.jpg", "--task", "sr", "--output", name, *tile)
+        assert result.returncode == 0, result.stderr
+    whole, tiled = (np.asarray(Image.open(pictures / name)).astype(int) for name in ("whole.png", "tiled.png"))
+    assert whole.shape == tiled.shape == (96, 160, 3)
+    assert 0 < np.abs(whole - tiled).mean() < 4
+
+
 def test_a_folder_goes_on_past_what_cannot_be_read(pictures):
     folder = pictures / "album"
     folder.mkdir()
