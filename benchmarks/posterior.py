@@ -1,16 +1,17 @@
 """Who is closest to the truth? Samplers against the exact posterior of Gaussian mixtures.
 
-python benchmarks/posterior.py --quick                       # 8×8 images, pool4, NFE 5 and 10: two minutes on a core
-python benchmarks/posterior.py --output benchmarks           # 8×8 and 16×16, three tasks, two noise levels: days on a core
-python benchmarks/posterior.py --output benchmarks --only 8x8 pool4 --nfe 5 10 20 --measurements 4 --samples 100
+python benchmarks/posterior.py --quick                            # 8×8 images, pool4, NFE 5 and 10: a minute on a core
+python benchmarks/posterior.py --output benchmarks                # 8×8 images, three tasks, two noise levels: hours on a core
+python benchmarks/posterior.py --output benchmarks --side 16      # 16×16 images: three times as long
+python benchmarks/posterior.py --only pool4 --nfe 5 10 20 --measurements 20 --samples 100
 
 Every sampler restores the same measurements from the same initial noise. A budget of NFE n is n network evaluations with one
 vector-Jacobian product each, 2.1 n units (an evaluation 1, a product 1.1): who spends less on a step takes more steps. Each
 sampler tries eight settings in each cell and keeps the best. `excess` is the sliced Wasserstein-2 distance over the floor, the
 distance of exact samples to exact samples. NFE 1000 is for DPS alone. The networks run in float32, the measuring in float64.
 
---output writes posterior.json after every budget of a cell, and the same command goes on where it stopped; the figure
-(figures/posterior.png) and the table of ratios come from all that is in it. Needs azula and deepinv for the peers; --ours
+--output writes posterior_8.json after every budget of a cell, and the same command goes on where it stopped; the figure
+(figures/posterior_8.png) and the table of ratios come from all that is in it. Needs azula and deepinv for the peers; --ours
 leaves them out.
 """
 
@@ -27,7 +28,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cclight import DPS, AveragePooling, Conjugate, GaussianBlur, GaussianMixture, Inpainting, LinearOperator, PiGDM, Sampler
+from cclight import (
+    DDRM,
+    DPS,
+    OTODE,
+    AveragePooling,
+    Conjugate,
+    DiffPIR,
+    GaussianBlur,
+    GaussianMixture,
+    Inpainting,
+    LinearOperator,
+    PiGDM,
+    PnPFlow,
+    REDDiff,
+    Sampler,
+)
 from cclight.operators.masks import Box
 from cclight.samplers.heun import ConjugateHeun
 from cclight.samplers.moments import ConjugateMoments
@@ -182,6 +198,13 @@ def ours(nfe: int) -> dict[str, dict[str, Run]]:
         ],
         "ConjugateTilt": [ConjugateTilt(nfe, t_start=u, churn=c) for u in (0.1, 0.3) for c in (0.0, 1.0, 4.0, 16.0)],
         "PiGDM": [PiGDM(nfe, w, t_start=u) for w in (0.5, 1.0, 2.0, 4.0) for u in (0.1, 0.4)],
+        "OTODE": [OTODE(nfe, w, t_start=u) for w in (0.5, 1.0, 2.0, 4.0) for u in (0.1, 0.4)],
+        "DDRM": [
+            DDRM(half, e, b, timesteps=grid) for e in (0.5, 0.85) for b in (0.5, 1.0) for grid in ("uniform", "quadratic")
+        ],
+        "DiffPIR": [DiffPIR(half, z, q) for z in (1.0, 7.0, 30.0, 100.0) for q in (0.1, 0.5)],
+        "REDDiff": [REDDiff(half, z, r) for z in (0.05, 0.25) for r in (0.03, 0.1, 0.3, 1.0)],
+        "PnPFlow": [PnPFlow(half // k, k, e, r) for k in (1, 2) for e in (0.5, 1.0) for r in (0.5, 1.0)],
     }
     if nfe == ONLY_DPS:
         grids = {}
@@ -193,8 +216,9 @@ def _runner(sampler: Sampler) -> Run:
 
 
 def _describe(sampler: Sampler) -> str:
-    shown = ("steps", "guidance", "zeta", "eta", "t_start", "order", "timesteps", "churn")
-    return " ".join(f"{key}={value}" for key, value in vars(sampler).items() if key in shown)
+    shown = ("steps", "guidance", "zeta", "eta", "eta_b", "t_start", "order", "timesteps", "churn", "lam", "lr", "samples")
+    settings = vars(sampler.pigdm if isinstance(sampler, OTODE) else sampler)
+    return " ".join(f"{key}={value}" for key, value in settings.items() if key in shown)
 
 
 def theirs(nfe: int) -> dict[str, dict[str, Run]]:
@@ -301,8 +325,9 @@ def read(path: Path, counts: list[int], parser: argparse.ArgumentParser) -> list
 def main(arguments: list[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(description="Samplers against the exact posterior of Gaussian mixtures.")
-    parser.add_argument("--quick", action="store_true", help="8x8 pool4, NFE 5 and 10, 2 measurements, 100 samples")
+    parser.add_argument("--quick", action="store_true", help="pool4, NFE 5 and 10, 2 measurements, 100 samples")
     parser.add_argument("--ours", action="store_true", help="leave the peers out")
+    parser.add_argument("--side", type=int, choices=(8, 16), default=8, help="of the images, in pixels")
     parser.add_argument(
         "--only", nargs="+", default=[], metavar="WORD", help="cells whose names (8x8 pool4 0.05) have all words"
     )
@@ -310,17 +335,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--measurements", type=int, default=20)
     parser.add_argument("--samples", type=int, default=200, help="for each measurement")
     parser.add_argument("--seed", type=int, default=0, help="of mixture and measurements; samplers were developed on 0")
-    parser.add_argument("--output", type=Path, help="a folder for posterior.json and figures/posterior.png")
+    parser.add_argument("--output", type=Path, help="a folder for posterior_8.json and figures/posterior_8.png")
     options = parser.parse_args(arguments)
-    words, budgets, counts = options.only, options.nfe, [options.measurements, options.samples]
+    side, words, budgets, counts = options.side, options.only, options.nfe, [options.measurements, options.samples]
     if options.seed and options.output:
         parser.error("--output keeps the results of seed 0 alone: leave it out with another --seed.")
     if options.quick:
-        words, budgets, counts = ["8x8", "pool4"], [5, 10], [2, 100]
-    path = options.output / "posterior.json" if options.output else None
+        words, budgets, counts = ["pool4"], [5, 10], [2, 100]
+    path = options.output / f"posterior_{side}.json" if options.output else None
     rows = read(path, counts, parser) if path else []
     began = time.perf_counter()
-    for side, task, level in [(side, task, level) for side in (8, 16) for task in TASKS for level in (0.0, 0.05)]:
+    for task, level in [(task, level) for task in TASKS for level in (0.0, 0.05)]:
         name = f"{side}x{side} {task} {level}"
         left = [nfe for nfe in budgets if (name, nfe) not in {(row.cell, row.nfe) for row in rows}]
         if not set(words) <= set(name.split()) or not left:
@@ -335,7 +360,7 @@ def main(arguments: list[str] | None = None) -> None:
                 part.replace(path)
     print(f"{time.perf_counter() - began:.0f} s\n\n{ratios(rows)}")
     if path and rows:
-        plot(rows, path.parent / "figures" / "posterior.png")
+        plot(rows, path.parent / "figures" / f"{path.stem}.png")
 
 
 if __name__ == "__main__":

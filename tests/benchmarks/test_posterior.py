@@ -82,12 +82,12 @@ def test_ratios_compare_the_best_of_both(posterior):
 def test_a_run_goes_on_where_it_stopped(posterior, tmp_path, monkeypatch, capsys):
     few = {name: dict(list(settings.items())[:1]) for name, settings in posterior.ours(2).items() if name == "ConjugateTilt"}
     monkeypatch.setattr(posterior, "ours", lambda nfe: few)
-    arguments = ["--ours", "--only", "8x8", "pool4", "0.0", "--measurements", "1", "--samples", "4", "--output", str(tmp_path)]
+    arguments = ["--ours", "--only", "pool4", "0.0", "--measurements", "1", "--samples", "4", "--output", str(tmp_path)]
     posterior.main([*arguments, "--nfe", "2"])
-    saved = json.loads((tmp_path / "posterior.json").read_text())
+    saved = json.loads((tmp_path / "posterior_8.json").read_text())
     assert [(row["sampler"], row["nfe"]) for row in saved["rows"]] == [("ConjugateTilt", 2)]
     posterior.main([*arguments, "--nfe", "2", "3"])
-    again = json.loads((tmp_path / "posterior.json").read_text())["rows"]
+    again = json.loads((tmp_path / "posterior_8.json").read_text())["rows"]
     assert again[0] == saved["rows"][0]
     assert [row["nfe"] for row in again] == [2, 3]
     assert (tmp_path / "figures" / "posterior.png").stat().st_size > 1000
