@@ -216,7 +216,21 @@ def _runner(sampler: Sampler) -> Run:
 
 
 def _describe(sampler: Sampler) -> str:
-    shown = ("steps", "guidance", "zeta", "eta", "eta_b", "t_start", "order", "timesteps", "churn", "lam", "lr", "samples")
+    shown = (
+        "samples",
+        "steps",
+        "guidance",
+        "zeta",
+        "eta",
+        "eta_b",
+        "t_start",
+        "order",
+        "timesteps",
+        "churn",
+        "lam",
+        "lr",
+        "exponent",
+    )
     settings = vars(sampler.pigdm if isinstance(sampler, OTODE) else sampler)
     return " ".join(f"{key}={value}" for key, value in settings.items() if key in shown)
 

@@ -90,7 +90,7 @@ def test_a_run_goes_on_where_it_stopped(posterior, tmp_path, monkeypatch, capsys
     again = json.loads((tmp_path / "posterior_8.json").read_text())["rows"]
     assert again[0] == saved["rows"][0]
     assert [row["nfe"] for row in again] == [2, 3]
-    assert (tmp_path / "figures" / "posterior.png").stat().st_size > 1000
+    assert (tmp_path / "figures" / "posterior_8.png").stat().st_size > 1000
     with pytest.raises(SystemExit):
         posterior.main([*arguments, "--nfe", "4", "--samples", "5"])
     assert "choose another --output" in capsys.readouterr().err
