@@ -265,11 +265,14 @@ class RunFolder:
                 f"{self.path} holds results without their config.yaml, which cannot be resumed: choose another run.name, or "
                 f"set run.overwrite to true to replace them."
             )
-        for stale in self.path.rglob(".*.tmp"):
-            stale.unlink(missing_ok=True)
-        # Until the end it is unfinished again; the records still hold every number.
-        done.unlink(missing_ok=True)
-        self._evaluated.unlink(missing_ok=True)
+        try:
+            for stale in self.path.rglob(".*.tmp"):
+                stale.unlink(missing_ok=True)
+            # Until the end it is unfinished again; the records still hold every number.
+            done.unlink(missing_ok=True)
+            self._evaluated.unlink(missing_ok=True)
+        except OSError as error:
+            raise _write_error(Path(error.filename), error) from error
         write_whole(kept, config.encode())
         self._make(self.path / "records")
 
@@ -298,7 +301,7 @@ class RunFolder:
         """Lock the folder against other runs, and nothing else; `close` lets go of it.
 
         Raises:
-            RunError: when another run uses the folder.
+            RunError: when another run uses the folder, or it cannot be written to.
         """
         if self.path.resolve() in _held:  # record locks do not see a second run of the same process
             raise RunError(self._busy(self._holder()))
@@ -309,8 +312,12 @@ class RunFolder:
             self._lock = None
             raise RunError(self._busy(holder))
         _held.add(self.path.resolve())
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, f"process {os.getpid()} on {socket.gethostname()} since {datetime.now()}\n".encode(), 0)
+        try:
+            os.ftruncate(self._lock, 0)
+            os.pwrite(self._lock, f"process {os.getpid()} on {socket.gethostname()} since {datetime.now()}\n".encode(), 0)
+        except OSError as error:
+            self.close()
+            raise _write_error(self.path / ".lock", error) from error
         # The new name tells what is left of a killed run to stop.
         if not self._take(start=1, length=0, patience=_PATIENCE_SECONDS):
             self.close()

@@ -1,5 +1,6 @@
 """Where the numbers and photographs beside the repository lie, and what every test may lean on."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -28,3 +29,29 @@ def golden() -> Path:
 def photographs() -> Path:
     """Photographs, 256×256: folders train and dev."""
     return _folder("data/photographs")
+
+
+@pytest.fixture(scope="session")
+def some_torch_home(tmp_path_factory) -> Path:
+    """A TORCH_HOME with seeded weights in the place of SqueezeNet's: LPIPS that needs no network, of values nobody knows."""
+    from torchvision.models import squeezenet1_1
+
+    home = tmp_path_factory.mktemp("torch_home")
+    (home / "hub" / "checkpoints").mkdir(parents=True)
+    state = torch.random.get_rng_state()
+    torch.manual_seed(0)
+    torch.save(squeezenet1_1(weights=None).state_dict(), home / "hub" / "checkpoints" / "squeezenet1_1-b8a52dc0.pth")
+    torch.random.set_rng_state(state)
+    return home
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder that is a disk of its own, of 1 MB; `mount -o remount,size=...` enlarges it. Needs root."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True, check=False)
+    if mount.returncode != 0:
+        pytest.skip("needs root and mount, to make a disk small enough to fill")
+    yield disk
+    subprocess.run(["umount", "--lazy", disk], check=True)

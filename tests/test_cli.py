@@ -6,8 +6,10 @@ import csv
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +18,15 @@ import yaml
 from PIL import Image
 
 from cclight.cli import find_config, main, packaged_configs
+from cclight.lightning_cli import PredictCLI
 from cclight.priors.small import load, save
 from tests.priors.test_small import random_network
 
+CCLIGHT = (sys.executable, "-m", "cclight")
+
 
 def cclight(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "cclight", *arguments]
+    command = [*CCLIGHT, *arguments]
     variables = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
     return subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, timeout=300, check=False)
 
@@ -64,6 +69,13 @@ def test_predict_restores_measures_and_writes(folder):
     assert Image.open(run / "measurement" / "00001_photo0.png").size == (8, 8)
     assert (run / "grid.png").is_file()
     assert not list(run.rglob("*.tmp"))
+    assert {path.name for path in folder.iterdir()} == {
+        "photos",
+        "tiny.safetensors",
+        "mine.yaml",
+        "runs",
+        "hub",
+    }  # TORCH_HOME's
     metrics = json.loads((run / "metrics.json").read_text())["metrics"]
     assert metrics["psnr"]["images"] == 3
     assert metrics["nfe"]["mean"] == 2
@@ -83,6 +95,64 @@ def test_predict_restores_measures_and_writes(folder):
     assert again.returncode == 1
     assert "already holds a finished run" in again.stderr
     assert "Traceback" not in again.stderr
+
+
+@pytest.mark.slow
+def test_a_killed_command_is_finished_by_the_same_command(folder, monkeypatch):
+    """The configuration that the first one kept does not stand in the second one's way."""
+    monkeypatch.chdir(folder)
+    many_steps = [
+        "--model.sampler.init_args.steps",
+        "100",
+        "--metrics.per_image",
+        "[PSNR,SSIM]",
+        "--trainer.accelerator",
+        "cpu",
+    ]
+    command = ["predict", "--config", "mine.yaml", "--data.batch_size", "1", *many_steps]
+    run = folder / "runs" / "mine"
+    process = subprocess.Popen([*CCLIGHT, *command], stdout=-1, stderr=-1, text=True)
+    while not any(run.glob("records/*.jsonl")):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (run / "metrics.json").exists()
+    finished = {path: path.stat().st_mtime_ns for path in (run / "restored").glob("0*.png")}
+    assert main(command) == 0
+    assert main([*command, "--run.root", "whole"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+    for path in (folder / "whole").rglob("*.png"):
+        assert (folder / "runs" / path.relative_to(folder / "whole")).read_bytes() == path.read_bytes(), path
+    one, two = (
+        json.loads((root / "mine" / "metrics.json").read_text())["metrics"] for root in (folder / "runs", folder / "whole")
+    )
+    assert one.pop("seconds")["images"] == two.pop("seconds")["images"] == 3
+    assert one == two
+
+
+def test_predict_keeps_no_images_and_lets_autograd_work(folder, monkeypatch):
+    """Lightning's defaults would gather all images in memory, and break the sampler's derivative on one device."""
+    monkeypatch.chdir(folder)
+    cli = PredictCLI.build(["--config", "mine.yaml", "--metrics.per_image", "[PSNR]", "--trainer.accelerator", "cpu"])
+    cli.go()
+    assert cli.trainer.predict_loop.predictions == []
+    metrics = json.loads((folder / "runs" / "mine" / "metrics.json").read_text())["metrics"]
+    assert metrics["psnr"]["images"] == 3
+
+
+def test_configurations_stack_and_a_part_may_be_a_file(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    (folder / "more.yaml").write_text("{noise_std: 0.1, data: {batch_size: 1}}")
+    (folder / "dps.yaml").write_text("{class_path: DPS, init_args: {steps: 7}}")
+    stacked = ["--config", "mine.yaml", "--config", "more.yaml", "--model.sampler", "dps.yaml"]
+    with pytest.raises(SystemExit, match="0"):
+        main(["predict", *stacked, "--print_config=skip_default"])
+    text = capsys.readouterr().out
+    config = yaml.safe_load(text)
+    assert config["model"]["sampler"] == {"class_path": "cclight.DPS", "init_args": {"steps": 7}}
+    assert (config["noise_std"], config["data"]["batch_size"], config["data"]["image_size"]) == (0.1, 1, 32)
+    assert text.count("\n") < 40  # skip_default keeps it readable
 
 
 def test_predict_takes_a_users_own_measurements(folder):
@@ -109,6 +179,7 @@ def test_predict_takes_a_users_own_measurements(folder):
         (["--data.image_size", "30"], "divisible by its factor 4, got 30×30: set data.image_size to a multiple of 4"),
         (["--data.source.init_args.path", "nowhere"], "nowhere"),
         (["--model.prior.init_args.weights", "none.safetensors"], "No weights at none.safetensors"),
+        (["--run.root", "mine.yaml"], "Could not make the folder mine.yaml/mine (Not a directory): set run.root to"),
         (["--data.channels", "1"], "takes images of 3 channels, got 1"),
     ],
 )

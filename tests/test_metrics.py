@@ -164,6 +164,17 @@ class TestLPIPS:
         with pytest.raises(Unavailable, match="1 or 3 channels, the images have 2"):
             LPIPS("squeeze")(*pair(size=(1, 2, 64, 64)))
 
+    def test_takes_minus_one_to_one(self, some_torch_home, monkeypatch):
+        """torchmetrics' default accepts [0, 1] in silence, and gives another number."""
+        from torchmetrics.functional.image import learned_perceptual_image_patch_similarity as lpips
+
+        monkeypatch.setenv("TORCH_HOME", str(some_torch_home))
+        a, b = (image.clamp(-1, 1) for image in pair(size=(1, 3, 64, 64)))
+        unit = [(image + 1) / 2 for image in (a, b)]
+        value = LPIPS("squeeze")(a, b).item()
+        assert value == pytest.approx(lpips(*unit, net_type="squeeze", normalize=True).item(), rel=1e-5)
+        assert value != pytest.approx(lpips(*unit, net_type="squeeze").item(), rel=0.1)
+
     @pytest.mark.parametrize(
         ("net", "file"),
         [("alex", "alexnet-owt-7be5be79.pth"), ("vgg", "vgg16-397923af.pth"), ("squeeze", "squeezenet1_1-b8a52dc0.pth")],

@@ -3,8 +3,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -41,6 +43,21 @@ def finish(run, *indices):
     for index in indices:
         run.write_image("restored", index, f"photo{index}", torch.zeros(3, 4, 4))
     run.append({"index": index, "name": f"photo{index}", "psnr": 20.0 + index} for index in indices)
+
+
+@pytest.fixture
+def plain_users_folder():
+    """An empty folder and a user who is not root, for the length of a test: root may write everywhere."""
+    root = os.geteuid() == 0
+    with tempfile.TemporaryDirectory() as folder:
+        if root:
+            os.chown(folder, 65534, 65534)
+            os.seteuid(65534)
+        try:
+            yield Path(folder)
+        finally:
+            if root:
+                os.seteuid(0)
 
 
 class TestPictures:
@@ -135,6 +152,57 @@ class TestWriting:
         (tmp_path / "file").write_text("")
         with pytest.raises(RunError, match=r"Could not make the folder .*file/sr.*run\.root"):
             RunFolder("sr", root=str(tmp_path / "file")).open(CONFIG)
+
+    def test_a_root_without_permission_is_named(self, plain_users_folder):
+        plain_users_folder.chmod(0o555)
+        with pytest.raises(RunError, match=r"Could not make the folder .*/sr \(Permission denied\): set run\.root"):
+            RunFolder("sr", root=str(plain_users_folder)).open(CONFIG)
+
+    @pytest.mark.parametrize("options", [{}, {"resume": True}, {"overwrite": True}], ids=str)
+    @pytest.mark.parametrize("lock", ["writable", "read only"])
+    def test_a_run_that_became_read_only_is_kept(self, plain_users_folder, options, lock):
+        run = RunFolder("sr", root=str(plain_users_folder))
+        run.open(CONFIG)
+        finish(run, 0)
+        (run.path / "metrics.json").write_text("{}")
+        run.close()
+        (run.path / ".lock").chmod(0o444 if lock == "read only" else 0o644)
+        for folder in (run.path / "restored", run.path / "records", run.path):
+            folder.chmod(0o555)
+        with pytest.raises(RunError) as caught:
+            RunFolder("sr", root=str(plain_users_folder), **options).open(CONFIG)
+        assert "\n" not in str(caught.value)
+        assert str(run.path) in str(caught.value)
+        assert list(run.finished()) == [0]
+        assert (run.path / "metrics.json").exists()
+        run.path.chmod(0o755)
+        (run.path / ".lock").chmod(0o644)
+        again = RunFolder("sr", root=str(plain_users_folder), resume=True)
+        again.open(CONFIG)  # the refusal holds no lock
+        again.close()
+
+    @pytest.mark.parametrize("kind", ["restored", "records"])
+    def test_a_folder_that_becomes_read_only_on_the_way(self, plain_users_folder, kind):
+        run = RunFolder("sr", root=str(plain_users_folder))
+        run.open(CONFIG)
+        run.make("restored")
+        (run.path / kind).chmod(0o555)
+        with pytest.raises(
+            RunError, match=rf"Could not write .*/{kind}/0000.* \(Permission denied\): finished images are kept"
+        ):
+            finish(run, 0)
+        run.close()
+
+    def test_a_disk_that_is_full_from_the_start(self, small_disk):
+        (small_disk / "sr").mkdir()
+        with pytest.raises(OSError, match="No space"):
+            (small_disk / "filler").write_bytes(bytes(2**20 + 1))
+        with pytest.raises(RunError, match=r"Could not write .*/sr/.* \(No space left on device\)"):
+            RunFolder("sr", root=str(small_disk)).open(CONFIG)
+        (small_disk / "filler").unlink()
+        run = RunFolder("sr", root=str(small_disk))
+        run.open(CONFIG)
+        run.close()
 
 
 class TestRecords:

@@ -9,6 +9,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 import time
 
 import torch
@@ -39,6 +40,8 @@ class PseudoinverseRestorer(LightningModule):
         self.restored_here = []
 
     def predict_step(self, batch, batch_idx):
+        if batch_idx == 0 and self.options.kill_after and self.global_rank == self.options.kill_rank:
+            threading.Timer(self.options.kill_after, os.kill, (os.getpid(), signal.SIGKILL)).start()
         image = self.operator.pinv(batch.measurement)
         for place, index in enumerate(batch.index):
             if index == self.options.kill_at and self.global_rank == self.options.kill_rank:
@@ -86,6 +89,7 @@ def arguments(line=None):
     parser.add_argument("--config", default="seed: 0")
     parser.add_argument("--nan", type=json.loads, default=[])
     parser.add_argument("--kill-at", type=int, default=-1)
+    parser.add_argument("--kill-after", type=float, default=0.0)  # seconds after this rank's first batch
     parser.add_argument("--kill-rank", type=int, default=0)
     parser.add_argument("--grid", type=int, default=3)
     parser.add_argument("--unavailable-on", type=int, default=-1)

@@ -2,7 +2,10 @@
 
 import json
 import os
+import random
 import re
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -79,6 +82,18 @@ def test_two_ranks_give_what_one_gives(whole, run_apart):
     assert_same_results(path, whole)
 
 
+def test_list_states_are_merged_where_shares_differ(run_here, run_apart, some_torch_home, monkeypatch):
+    """SSIM and LPIPS, whose own states abort or give wrong numbers: two updates on one rank and one on the other, the last
+    batch of one image."""
+    monkeypatch.setenv("TORCH_HOME", str(some_torch_home))
+    options = ("--lpips", "--batch-size", 2, "--image-size", 32)
+    run, _, _ = run_here(*options, count=5, root="whole", size=32)
+    path, restored, _ = run_apart(*options, "--devices", 2, count=5, fill=False)  # on the photographs made above
+    assert restored == {0: [0, 2, 4], 1: [1, 3]}
+    assert json.loads((path / "metrics.json").read_text())["metrics"]["lpips"]["images"] == 5
+    assert_same_results(path, run.path)
+
+
 def test_a_rank_without_images(run_here, run_apart):
     run, _, _ = run_here("--distances", count=1, root="whole")
     path, restored, _ = run_apart("--devices", 2, "--distances", count=1)
@@ -87,6 +102,15 @@ def test_a_rank_without_images(run_here, run_apart):
     assert results == expected
     assert results["images"] == 1
     assert "needs 2 images" in results["metrics"]["fid"]["unavailable"]
+
+
+def test_a_rank_with_nothing_left_to_do(whole, run_apart, tmp_path):
+    shutil.copytree(whole, tmp_path / "runs" / "run")
+    (tmp_path / "runs" / "run" / "metrics.json").unlink()
+    (tmp_path / "runs" / "run" / "restored" / "00003_photo3.png").unlink()
+    path, restored, _ = run_apart("--devices", 2, "--distances")
+    assert restored == {0: [], 1: [3]}
+    assert_same_results(path, whole)
 
 
 @pytest.mark.parametrize("devices", [1, 2])
@@ -107,21 +131,32 @@ def test_a_metric_that_one_rank_lacks_is_unavailable_and_nobody_hangs(run_apart)
     assert metrics["psnr"]["images"] == 7
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_killed_rank_ends_the_run_and_the_same_command_finishes_it(whole, run_apart, rank):
-    kill_at = 4 + rank  # its third image
-    options = ("--devices", 2, "--batch-size", 1, "--distances", "--pause", 0.3)
-    path, _, _ = run_apart(*options, "--kill-rank", rank, "--kill-at", kill_at, fails=True)
-    assert not (path / "metrics.json").exists()
-    done = set(RunFolder("run", root=str(path.parent)).finished())
-    assert {rank, rank + 2} <= done
-    assert kill_at not in done
+@pytest.mark.parametrize("victim", [0, 1, "all"])
+def test_killed_at_a_random_moment_the_run_ends_and_the_same_command_finishes_it(whole, command, run_apart, tmp_path, victim):
+    options = ("--devices", 2, "--batch-size", 1, "--distances", "--pause", 0.4)
+    seconds = random.uniform(0.001, 1.1)  # rank 0 has work for 1.6, rank 1 for 1.2
+    told = f"killed {victim} after {seconds:.3f} seconds"
+    kill = () if victim == "all" else ("--kill-rank", victim, "--kill-after", seconds)
+    run = RunFolder("run", root=str(tmp_path / "runs"))
+    process = subprocess.Popen(command(*options, *kill), stdout=-1, stderr=-1, start_new_session=True)
+    while not any(run.path.glob("records/*.jsonl")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    if victim == "all":
+        time.sleep(seconds)
+    before = set(run.finished())
+    if victim == "all":
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=120)
+    assert process.returncode != 0, told
+    assert not (run.path / "metrics.json").exists(), told
+    done = {index: run.file("restored", index, record["name"]) for index, record in run.finished().items()}
+    assert before <= done.keys(), told
+    files = {index: path.stat().st_ino for index, path in done.items()}
     _, restored, _ = run_apart(*options)
-    again = {index for indices in restored.values() for index in indices}
-    # A rank that outlived the kill may have finished one more image meanwhile.
-    assert kill_at in again
-    assert not again & done
-    assert_same_results(path, whole)
+    assert sorted(restored[0] + restored[1]) == sorted(set(range(7)) - done.keys()), told
+    assert files == {index: path.stat().st_ino for index, path in done.items()}, told
+    assert_same_results(run.path, whole)
 
 
 def test_a_kill_in_the_middle_and_another_number_of_ranks(whole, run_apart):
@@ -143,6 +178,22 @@ def test_a_full_disk_is_one_line_and_loses_nothing_finished(whole, run_apart):
     _, restored, _ = run_apart("--distances")
     assert set(restored[0]) == set(range(7)) - done
     assert_same_results(path, whole, besides=("grid.png",))  # its first rows were never made
+
+
+def test_a_disk_that_fills_up(whole, small_disk, command, run_apart, tmp_path):
+    (tmp_path / "runs").symlink_to(small_disk)
+    (small_disk / "filler").write_bytes(bytes(2**20 - 20 * 4096))
+    path, _, process = run_apart("--batch-size", 1, "--grid", 0, fails=True)
+    last = process.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: Could not write")
+    assert "(No space left on device): finished images are kept" in last
+    assert not list(path.rglob("*.tmp"))
+    done = set(RunFolder("run", root=str(path.parent)).finished())
+    assert 0 < len(done) < 7
+    (small_disk / "filler").unlink()
+    _, restored, _ = run_apart("--distances")
+    assert set(restored[0]) == set(range(7)) - done
+    assert_same_results(path, whole, besides=("grid.png",))
 
 
 def test_a_second_run_in_the_folder_is_refused_and_the_first_unharmed(whole, command, run_here, tmp_path):

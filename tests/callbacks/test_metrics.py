@@ -1,8 +1,10 @@
 import csv
 import json
 import math
+import random
 import urllib.request
 
+import numpy as np
 import pytest
 import torch
 
@@ -72,6 +74,30 @@ def test_a_nan_is_reported_and_the_others_kept(run_here):
         else:
             assert float(row["psnr"]) == pytest.approx(float(whole[index]["psnr"]), abs=1e-6)
             assert float(row["ssim"]) == pytest.approx(float(whole[index]["ssim"]), abs=1e-6)
+
+
+def test_a_nan_is_no_part_of_fid_and_kid(run_here):
+    with pytest.warns(UserWarning, match="left out"):
+        run, metrics, _ = run_here("--nan", "[4]", "--distances")
+    results = results_of(run)["metrics"]
+    assert results["fid"]["images"] == results["kid"]["images"] == 6
+    clean = [path for path in sorted((run.path / "clean").iterdir()) if not path.name.startswith("00004")]
+    again = metrics.distances.compute(sorted((run.path / "restored").iterdir()), clean)
+    assert [results[name]["mean"] for name in ("fid", "kid")] == [summary.mean for summary in again]
+
+
+def global_generators():
+    return torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
+
+
+def test_the_global_generators_are_left_alone(run_here):
+    """KID and the intervals draw random subsets: from generators of their own, or a metric would change what comes after it."""
+    before = global_generators()
+    results = [results_of(run_here("--distances", root=root)[0])["metrics"] for root in "ab"]
+    assert global_generators() == before
+    torch.manual_seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    assert results_of(run_here("--distances", root="c")[0])["metrics"] == results[0] == results[1]
 
 
 def test_all_nan(run_here):

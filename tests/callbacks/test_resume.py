@@ -1,6 +1,10 @@
+import multiprocessing
+import random
+
 import pytest
 
-from cclight.runs import RunError
+from cclight.runs import RunError, RunFolder
+from tests.callbacks import predict_script
 
 
 def contents(run):
@@ -64,3 +68,37 @@ def test_a_failed_image_is_not_tried_again_and_still_listed(run_here):
     results = (run.path / "metrics.json").read_text()
     assert run_here("--resume")[2] == []
     assert (run.path / "metrics.json").read_text() == results
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_at_random_moments(run_here, photographs_of, tmp_path):
+    """Whatever a kill leaves, files are whole and finished images stay as they are; in the end nothing is missing."""
+    whole, _, _ = run_here("--batch-size", 1, count=12, root="whole")
+    command = [str(photographs_of(12)), str(tmp_path / "runs"), "--batch-size", "1", "--pause", "0.03"]
+    processes = multiprocessing.get_context("forkserver")  # a fresh process each time, with all imports done
+    processes.set_forkserver_preload([predict_script.__name__])
+    run = RunFolder("run", root=str(tmp_path / "runs"))
+    files, kills, patience = {}, [], 15.0  # the first process waits for the imports
+    while not (run.path / "metrics.json").exists():
+        assert len(kills) < 100, kills
+        process = processes.Process(target=predict_script.predict, args=(predict_script.arguments(command),))
+        process.start()
+        while not any(run.path.glob("records/*.jsonl")) and patience > 0:
+            process.join(0.05)
+            patience -= 0.05
+        process.join(random.uniform(0, 0.5))
+        process.kill()
+        process.join()
+        kills.append(process.exitcode)
+        assert kills[-1] in (0, -9), kills
+        # Each start makes rows for the grid, some of images that the grid will not show.
+        found = [path.relative_to(run.path) for path in run.path.rglob("[!.]*.png") if path.parent.name != "rows"]
+        assert all((run.path / name).read_bytes() == (whole.path / name).read_bytes() for name in found)
+        assert all(run.file("restored", index, name).stat().st_ino == inode for (index, name), inode in files.items())
+        records = run.finished().values() if run.path.is_dir() else ()
+        files = {(r["index"], r["name"]): run.file("restored", r["index"], r["name"]).stat().st_ino for r in records}
+    assert kills.count(-9) > 2, kills
+    again = contents(run)
+    for path, content in contents(whole).items():
+        if path.parts[0] != "records":
+            assert again[path] == content, path

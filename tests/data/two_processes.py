@@ -20,6 +20,7 @@ CASES = {
     "native size": {"image_size": None, "multiple": 8},
     "streamed": {},
     "workers": {"num_workers": 2},
+    "streamed to workers": {"num_workers": 2},
 }
 DONE = {"nothing": {0, 1, 2}, "resumed": {0, 2, 4, 5}}
 
@@ -43,7 +44,9 @@ def run(folder: Path, hub: Path, trainer: pl.Trainer) -> dict[str, list]:
     """What this process sees in every case."""
     seen = {}
     for case, settings in CASES.items():
-        source = HFDataset(hub / "parquet", "validation", streaming=True) if case == "streamed" else ImageFolder(folder)
+        source = (
+            HFDataset(hub / "parquet", "validation", streaming=True) if case.startswith("streamed") else ImageFolder(folder)
+        )
         arguments = {"image_size": 16, "batch_size": 3, "noise_std": 0.1, "seed": 5} | settings
         data = RestorationDataModule(source, AveragePooling(4), **arguments)
         data.skip = DONE.get(case, set())
