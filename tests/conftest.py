@@ -38,10 +38,9 @@ def some_torch_home(tmp_path_factory) -> Path:
 
     home = tmp_path_factory.mktemp("torch_home")
     (home / "hub" / "checkpoints").mkdir(parents=True)
-    state = torch.random.get_rng_state()
-    torch.manual_seed(0)
-    torch.save(squeezenet1_1(weights=None).state_dict(), home / "hub" / "checkpoints" / "squeezenet1_1-b8a52dc0.pth")
-    torch.random.set_rng_state(state)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        torch.save(squeezenet1_1(weights=None).state_dict(), home / "hub" / "checkpoints" / "squeezenet1_1-b8a52dc0.pth")
     return home
 
 

@@ -141,6 +141,15 @@ def test_predict_keeps_no_images_and_lets_autograd_work(folder, monkeypatch):
     assert metrics["psnr"]["images"] == 3
 
 
+def test_a_folder_that_cannot_be_written_is_told_before_any_work(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    assert main(["predict", "--config", "mine.yaml", "--run.root", "mine.yaml"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert (
+        "error: Could not make the folder mine.yaml/mine (Not a directory): set run.root to a folder you can write to" in line
+    )
+
+
 def test_configurations_stack_and_a_part_may_be_a_file(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     (folder / "more.yaml").write_text("{noise_std: 0.1, data: {batch_size: 1}}")
@@ -179,7 +188,6 @@ def test_predict_takes_a_users_own_measurements(folder):
         (["--data.image_size", "30"], "divisible by its factor 4, got 30×30: set data.image_size to a multiple of 4"),
         (["--data.source.init_args.path", "nowhere"], "nowhere"),
         (["--model.prior.init_args.weights", "none.safetensors"], "No weights at none.safetensors"),
-        (["--run.root", "mine.yaml"], "Could not make the folder mine.yaml/mine (Not a directory): set run.root to"),
         (["--data.channels", "1"], "takes images of 3 channels, got 1"),
     ],
 )

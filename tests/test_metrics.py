@@ -59,8 +59,8 @@ EVERY = [PSNR(), SSIM(), MSSSIM(), LPIPS("squeeze")]
 @pytest.mark.parametrize("metric", EVERY, ids=lambda metric: metric.quantity.name)
 class TestEveryImageMetric:
     @pytest.fixture(autouse=True)
-    def weights(self, torch_home):
-        pass
+    def weights(self, some_torch_home, monkeypatch):
+        monkeypatch.setenv("TORCH_HOME", str(some_torch_home))
 
     def test_falls_in_its_declared_direction(self, metric):
         values = metric(*pair()).tolist()

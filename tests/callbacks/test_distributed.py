@@ -180,7 +180,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing_finished(whole, run_apart):
     assert_same_results(path, whole, besides=("grid.png",))  # its first rows were never made
 
 
-def test_a_disk_that_fills_up(whole, small_disk, command, run_apart, tmp_path):
+def test_a_disk_that_fills_up(whole, small_disk, run_apart, run_here, tmp_path):
     (tmp_path / "runs").symlink_to(small_disk)
     (small_disk / "filler").write_bytes(bytes(2**20 - 20 * 4096))
     path, _, process = run_apart("--batch-size", 1, "--grid", 0, fails=True)
@@ -191,8 +191,7 @@ def test_a_disk_that_fills_up(whole, small_disk, command, run_apart, tmp_path):
     done = set(RunFolder("run", root=str(path.parent)).finished())
     assert 0 < len(done) < 7
     (small_disk / "filler").unlink()
-    _, restored, _ = run_apart("--distances")
-    assert set(restored[0]) == set(range(7)) - done
+    assert set(run_here("--distances")[2]) == set(range(7)) - done
     assert_same_results(path, whole, besides=("grid.png",))
 
 
