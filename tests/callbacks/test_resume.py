@@ -78,15 +78,12 @@ def test_killed_again_and_again_at_random_moments(run_here, photographs_of, tmp_
     processes = multiprocessing.get_context("forkserver")  # a fresh process each time, with all imports done
     processes.set_forkserver_preload([predict_script.__name__])
     run = RunFolder("run", root=str(tmp_path / "runs"))
-    files, kills, patience = {}, [], 15.0  # the first process waits for the imports
+    files, kills = {}, []
     while not (run.path / "metrics.json").exists():
         assert len(kills) < 100, kills
         process = processes.Process(target=predict_script.predict, args=(predict_script.arguments(command),))
         process.start()
-        while not any(run.path.glob("records/*.jsonl")) and patience > 0:
-            process.join(0.05)
-            patience -= 0.05
-        process.join(random.uniform(0, 0.5))
+        process.join(random.uniform(0, 0.1 * (1 + len(kills))))  # later and later, so that a slow machine gets on as well
         process.kill()
         process.join()
         kills.append(process.exitcode)
@@ -97,7 +94,7 @@ def test_killed_again_and_again_at_random_moments(run_here, photographs_of, tmp_
         assert all(run.file("restored", index, name).stat().st_ino == inode for (index, name), inode in files.items())
         records = run.finished().values() if run.path.is_dir() else ()
         files = {(r["index"], r["name"]): run.file("restored", r["index"], r["name"]).stat().st_ino for r in records}
-    assert kills.count(-9) > 2, kills
+    assert kills.count(-9) > 1, kills
     again = contents(run)
     for path, content in contents(whole).items():
         if path.parts[0] != "records":
