@@ -20,6 +20,7 @@ from PIL import Image
 from cclight.cli import find_config, main, packaged_configs
 from cclight.lightning_cli import PredictCLI
 from cclight.priors.small import load, save
+from cclight.runs import RunFolder
 from tests.priors.test_small import random_network
 
 CCLIGHT = (sys.executable, "-m", "cclight")
@@ -110,15 +111,16 @@ def test_a_killed_command_is_finished_by_the_same_command(folder, monkeypatch):
         "cpu",
     ]
     command = ["predict", "--config", "mine.yaml", "--data.batch_size", "1", *many_steps]
-    run = folder / "runs" / "mine"
+    run = RunFolder("mine")
     process = subprocess.Popen([*CCLIGHT, *command], stdout=-1, stderr=-1, text=True)
-    while not any(run.glob("records/*.jsonl")):
+    while not run.finished():
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert not (run / "metrics.json").exists()
-    finished = {path: path.stat().st_mtime_ns for path in (run / "restored").glob("0*.png")}
+    assert not (run.path / "metrics.json").exists()
+    pictures = [run.file("restored", index, record["name"]) for index, record in run.finished().items()]
+    finished = {path: path.stat().st_mtime_ns for path in pictures}
     assert main(command) == 0
     assert main([*command, "--run.root", "whole"]) == 0
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
