@@ -71,12 +71,13 @@ class DDRM(Sampler):
         x = operator.from_spectral(torch.where(noisier, alpha * y + spread * like, sigma * like))
         pull = (s / noise_std if noise_std > 0 else torch.zeros_like(s)).to(like)
         keep = (1 - self.eta**2) ** 0.5
-        for t, t_next in pairwise(times):
+        # All of them before the first step: they are computed in float64 on the CPU.
+        rows = [_noisier(*problem.alpha_sigma(t), level, self.eta_b, like) for t in times[1:]]
+        for (t, t_next), (noisier, spread) in zip(pairwise(times), rows, strict=True):
             estimate = problem.denoise(x, t)
             alpha, sigma = problem.alpha_sigma(t)
             x_0, epsilon = operator.spectral(torch.cat([estimate, (x - alpha * estimate) / sigma])).chunk(2)
             alpha, sigma = problem.alpha_sigma(t_next)
-            noisier, spread = _noisier(alpha, sigma, level, self.eta_b, like)
             z = problem.randn()
             direction = torch.where(pull > 0, (y - x_0) * pull, epsilon)
             cleaner_or_unmeasured = alpha * x_0 + sigma * (keep * direction + self.eta * z)

@@ -25,6 +25,8 @@ from cclight.samplers.base import Problem, Sampler
 from cclight.samplers.dps import check_differentiable
 from cclight.samplers.timesteps import Spacing, check_grid, timesteps
 
+BETA_MEAN, BETA_SQUARE = 0.9, 0.99  # Adam's, as in the published code
+
 
 class REDDiff(Sampler):
     """RED-diff (Mardani et al. 2024), for every differentiable operator. One network evaluation a step, none differentiated.
@@ -61,17 +63,21 @@ class REDDiff(Sampler):
 
     def iterate(self, problem: Problem) -> Iterator[Tensor]:
         grid = timesteps(problem.prior.path, self.steps, 0.0, 1.0, self.timesteps).tolist()
-        mu = problem.operator.pinv(problem.y).detach().clone()
-        adam = torch.optim.Adam([mu], lr=self.lr, betas=(0.9, 0.99))
-        for before, after in pairwise(grid):
+        mu = problem.operator.pinv(problem.y)
+        # Adam written out: torch's reads its step count off a tensor and needs the image to stay in place.
+        mean, square = torch.zeros_like(mu), torch.zeros_like(mu)
+        for n, (before, after) in enumerate(pairwise(grid), start=1):
             t = 0.5 * (before + after)
             alpha, sigma = problem.alpha_sigma(t)
             noise = problem.randn()
             x = alpha * mu + sigma * noise
             epsilon = (x - alpha * problem.denoise(x, t)) / sigma
-            mu.grad = _misfit_slope(problem, mu) + self.lam * sigma / alpha * (epsilon - noise) / noise[0].numel()
-            adam.step()
-            yield mu.clone()
+            slope = _misfit_slope(problem, mu) + self.lam * sigma / alpha * (epsilon - noise) / noise[0].numel()
+            mean = BETA_MEAN * mean + (1 - BETA_MEAN) * slope
+            square = BETA_SQUARE * square + (1 - BETA_SQUARE) * slope.square()
+            scale = (square / (1 - BETA_SQUARE**n)).sqrt() + 1e-8
+            mu = mu - self.lr / (1 - BETA_MEAN**n) * mean / scale
+            yield mu
 
 
 def _misfit_slope(problem: Problem, mu: Tensor) -> Tensor:

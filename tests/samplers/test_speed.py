@@ -7,8 +7,26 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from cclight import DPS, AveragePooling, BicubicDownsampling, Conjugate, DiffPIR, Inpainting, OTPath, PiGDM, Prior, Velocity
+from cclight import (
+    DDRM,
+    DPS,
+    OTODE,
+    AveragePooling,
+    BicubicDownsampling,
+    Conjugate,
+    DiffPIR,
+    Inpainting,
+    OTPath,
+    PiGDM,
+    PnPFlow,
+    Prior,
+    REDDiff,
+    Velocity,
+)
 from cclight.samplers.base import Problem
+from cclight.samplers.heun import ConjugateHeun
+from cclight.samplers.moments import ConjugateMoments
+from cclight.samplers.tilt import ConjugateTilt
 
 
 class Linear(Prior):
@@ -55,8 +73,16 @@ def test_the_watch_sees_both():
         PiGDM(4, integrator="euler"),
         DPS(4),
         DiffPIR(4),
+        ConjugateHeun(4),
+        ConjugateMoments(4),
+        ConjugateTilt(4),
+        ConjugateTilt(4, churn=1.0),
+        DDRM(4),
+        REDDiff(4),
+        PnPFlow(4, samples=2),
+        OTODE(4),
     ],
-    ids=["conjugate", "order-2", "no-vjp", "pigdm", "euler", "dps", "diffpir"],
+    ids=lambda sampler: type(sampler).__name__,
 )
 def test_a_step_neither_waits_nor_computes_in_float64(sampler, operator, noise_std):
     prior = Linear()
