@@ -166,6 +166,7 @@ class Conjugate(Sampler):
                 terms += [(row[f"{name}_before"][n], value) for name, value in before.items()]
                 before = now
             x = spectrum.combine(terms)
+            del now, terms  # their images would lie beside the next step's graph
             if self.denoise_last and n == len(starts) - 1 and problem.alpha_sigma(times[-1])[1] > 0:
                 x = problem.denoise(x, times[-1])
             yield x
@@ -201,7 +202,7 @@ def evaluate(
         residual = pinv_y - operator.project(x_0)
         if not linear:
             now["target"] = residual + x_0
-        return spectrum.combine([(gain, residual)]) if problem.noise_std and linear else residual
+        return spectrum.damp(gain, residual)
 
     if jacobian == "vjp":
         now["network"], now["vjp"] = problem.network_and_vjp(x, t, cotangent)

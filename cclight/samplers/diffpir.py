@@ -21,7 +21,6 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from cclight.operators.base import LinearOperator
 from cclight.samplers.base import Problem, Sampler
 from cclight.samplers.spectrum import spectrum_of
 from cclight.samplers.timesteps import Spacing, check_grid, timesteps
@@ -69,15 +68,13 @@ class DiffPIR(Sampler):
         path, operator = problem.prior.path, problem.operator
         grid = timesteps(path, self.steps, 0.0, 1.0, self.timesteps)
         spectrum = spectrum_of(operator, problem.noise_std, problem.noise)
-        noisy = problem.noise_std > 0 and isinstance(operator, LinearOperator)
         variance = path.sigma(grid[:-1]) ** 2 / (self.lam * path.alpha(grid[:-1]).clamp_min(1e-6) ** 2)
         gains = spectrum.prepare(spectrum.gain(variance))
         pinv_y = operator.pinv(problem.y)
         x = problem.noise
         for n, (t, t_next) in enumerate(pairwise(grid.tolist())):
             x_0 = problem.denoise(x, t)
-            residual = pinv_y - operator.project(x_0)
-            x_0 = x_0 + (spectrum.combine([(gains[n], residual)]) if noisy else residual)
+            x_0 = x_0 + spectrum.damp(gains[n], pinv_y - operator.project(x_0))
             alpha, sigma = problem.alpha_sigma(t)
             alpha_next, sigma_next = problem.alpha_sigma(t_next)
             epsilon = (x - alpha * x_0) / sigma

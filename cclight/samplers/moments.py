@@ -33,6 +33,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,7 +41,7 @@ from torch import Tensor
 from cclight.guidance import posterior_variance
 from cclight.operators.base import LinearOperator
 from cclight.samplers.base import Problem, Sampler
-from cclight.samplers.spectrum import spectrum_of
+from cclight.samplers.spectrum import Spectrum, spectrum_of, weighted
 from cclight.samplers.timesteps import Spacing, check_grid, timesteps
 
 
@@ -87,34 +88,58 @@ class ConjugateMoments(Sampler):
         spectrum_of(problem.operator, problem.noise_std, problem.noise)
 
     def iterate(self, problem: Problem) -> Iterator[Tensor]:
-        path, operator = problem.prior.path, problem.operator
-        spectrum = spectrum_of(operator, problem.noise_std, problem.noise)
+        path = problem.prior.path
+        spectrum = spectrum_of(problem.operator, problem.noise_std, problem.noise)
         grid = timesteps(path, self.steps, self.t_start, self.t_end, self.timesteps)
         variances = posterior_variance(path, grid[:-1])
         gains = spectrum.prepare(spectrum.gain(variances))
-        pinv_y = operator.pinv(problem.y)
+        pinv_y = problem.operator.pinv(problem.y)
         times = grid.tolist()
         x = problem.start(times[0], pinv_y)
         for n, v in enumerate(variances.tolist()):
-            s, o = problem.linear(times[n])
+            estimate = conditioned(problem, spectrum, gains[n], v, pinv_y, x, times[n])
             alpha, sigma = problem.alpha_sigma(times[n])
             alpha_next, sigma_next = problem.alpha_sigma(times[n + 1])
-            x_0 = residual = direction = x
-
-            def cotangent(network: Tensor, n: int = n, s: float = s, o: float = o, x: Tensor = x) -> Tensor:
-                nonlocal x_0, residual, direction
-                x_0 = s * x + o * network
-                residual = pinv_y - operator.project(x_0)
-                direction = spectrum.combine([(gains[n], residual)])
-                return direction
-
-            _, vjp = problem.network_and_vjp(x, times[n], cotangent)
-            spread = sigma**2 / alpha * (s * direction + o * vjp)  # V d
-            image = operator.project(spread) + v * (residual - direction)  # (P V P + Σ) d
-            estimate = x_0 + _length(image, residual) * (spread - v * direction)
-            estimate = estimate + spectrum.combine([(gains[n], pinv_y - estimate)])
-            x = sigma_next / sigma * x + (alpha_next - alpha * sigma_next / sigma) * estimate
+            shrink = sigma_next / sigma
+            x = weighted([(shrink, x), (alpha_next - alpha * shrink, estimate)])
+            del estimate  # it would lie beside the next step's graph
             yield x
+
+
+def conditioned(problem: Problem, spectrum: Spectrum, gain: Any, v: float, pinv_y: Tensor, x: Tensor, t: float) -> Tensor:
+    """x̂_y = E[x_0 | x_t, y] by moment matching, (B, C, H, W), from one evaluation and one vector-Jacobian product.
+
+    Args:
+        problem: the problem.
+        spectrum: the directions of its operator.
+        gain: the prepared row ρ_i of D.
+        v: v = r_t².
+        pinv_y: H⁺y, (B, C, H, W).
+        x: the state, (B, C, H, W).
+        t: its time.
+    """
+    s, o = problem.linear(t)
+    alpha, sigma = problem.alpha_sigma(t)
+    residual = direction = x
+
+    def cotangent(network: Tensor) -> Tensor:
+        nonlocal residual, direction
+        residual = pinv_y - problem.operator.project(weighted([(s, x), (o, network)]))
+        direction = spectrum.damp(gain, residual)
+        return direction
+
+    network, vjp = problem.network_and_vjp(x, t, cotangent)
+    lift = sigma**2 / alpha
+    spread = weighted([(lift * s, direction), (lift * o, vjp)])  # V d
+    seen = problem.operator.project(spread)
+    image = seen  # (P V P + Σ) d
+    if problem.noise_std:
+        image = seen + v * (residual - direction)
+    length = _length(image, residual)
+    estimate = weighted([(s, x), (o, network)]).addcmul_(length, spread.sub_(direction, alpha=v))
+    # P d = d: no projection of the estimate itself is needed.
+    gap = residual.addcmul(length, seen.sub(direction, alpha=v), value=-1)  # H⁺y - P (x̂_0 + e)
+    return estimate.add_(spectrum.damp(gain, gap))
 
 
 def _length(image: Tensor, residual: Tensor) -> Tensor:

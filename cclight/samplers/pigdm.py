@@ -21,19 +21,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from cclight.guidance import Schedule, gamma, posterior_variance
-from cclight.operators.base import LinearOperator
 from cclight.parameterization import Parameterization
 from cclight.paths import GaussianPath
 from cclight.samplers.base import Problem, Sampler
 from cclight.samplers.coefficients import NODES, quadrature
 from cclight.samplers.conjugate import check_guidance
-from cclight.samplers.spectrum import spectrum_of, weighted
+from cclight.samplers.spectrum import Spectrum, spectrum_of, weighted
 from cclight.samplers.timesteps import Spacing, check_grid, timesteps
 
 Integrator = Literal["exponential", "euler"]
@@ -121,7 +120,7 @@ class PiGDM(Sampler):
         spectrum_of(problem.operator, problem.noise_std, problem.noise)
 
     def iterate(self, problem: Problem) -> Iterator[Tensor]:
-        path, operator = problem.prior.path, problem.operator
+        path = problem.prior.path
         grid = timesteps(path, self.steps, self.t_start, self.t_end, self.timesteps)
         times = grid.tolist()
         rows = _steps(
@@ -133,22 +132,43 @@ class PiGDM(Sampler):
             self.lam,
             self.integrator,
         )
-        spectrum = spectrum_of(operator, problem.noise_std, problem.noise)
-        noisy = problem.noise_std > 0 and isinstance(operator, LinearOperator)
+        spectrum = spectrum_of(problem.operator, problem.noise_std, problem.noise)
         gains = spectrum.prepare(spectrum.gain(posterior_variance(path, grid[:-1])))
-        pinv_y = operator.pinv(problem.y)
+        pinv_y = problem.operator.pinv(problem.y)
         x = problem.start(times[0], pinv_y)
         for n, t in enumerate(times[:-1]):
-            s, o = problem.linear(t)
-            residual = torch.empty(0)
-
-            def cotangent(network: Tensor, n: int = n, s: float = s, o: float = o, x: Tensor = x) -> Tensor:
-                nonlocal residual
-                residual = pinv_y - operator.project(weighted([(s, x), (o, network)]))
-                residual = spectrum.combine([(gains[n], residual)]) if noisy else residual
-                return residual
-
-            network, vjp = problem.network_and_vjp(x, t, cotangent)
-            of_x, of_network, of_guidance = rows[n]
-            x = weighted([(of_x, x), (of_network, network), (of_guidance * s, residual), (of_guidance * o, vjp)])
+            x = step(problem, spectrum, gains[n], rows[n], pinv_y, x, t)
             yield x
+
+
+def step(
+    problem: Problem,
+    spectrum: Spectrum,
+    gain: Any,
+    row: tuple[float, float, float],
+    pinv_y: Tensor,
+    x: Tensor,
+    t: float,
+) -> Tensor:
+    """The next state, (B, C, H, W). A function of its own, so that nothing of a step lies beside the next one's graph.
+
+    Args:
+        problem: the problem.
+        spectrum: the directions of its operator.
+        gain: the prepared row ρ_i(t), for D.
+        row: what multiplies x, N and G.
+        pinv_y: H⁺y, (B, C, H, W).
+        x: the state, (B, C, H, W).
+        t: its time.
+    """
+    s, o = problem.linear(t)
+    residual = x
+
+    def cotangent(network: Tensor) -> Tensor:
+        nonlocal residual
+        residual = spectrum.damp(gain, pinv_y - problem.operator.project(weighted([(s, x), (o, network)])))
+        return residual
+
+    network, vjp = problem.network_and_vjp(x, t, cotangent)
+    of_x, of_network, of_guidance = row
+    return weighted([(of_x, x), (of_network, network), (of_guidance * s, residual), (of_guidance * o, vjp)])

@@ -49,6 +49,10 @@ class Spectrum(ABC):
     def combine(self, terms: list[tuple[Any, Tensor]]) -> Tensor:
         """Σ f(HᵀH) v over pairs of a prepared row f and images v, (B, C, H, W)."""
 
+    @abstractmethod
+    def damp(self, gain: Any, residual: Tensor) -> Tensor:
+        """D r for a residual r in the range of P, (B, C, H, W); the gain is a prepared row of ρ_i."""
+
 
 def weighted(terms: list[tuple[float, Tensor]]) -> Tensor:
     """Σ f v over pairs of a number f and images v, (B, C, H, W), in one new tensor: one pass over memory for each v."""
@@ -75,6 +79,9 @@ class Projector(Spectrum):
         within = weighted([(f[1] - f[0], v) for f, v in terms])
         return weighted([(f[0], v) for f, v in terms]).add_(self.operator.project(within))
 
+    def damp(self, gain: Any, residual: Tensor) -> Tensor:
+        return residual  # D = P
+
 
 class Whole(Spectrum):
     """All of image space as one direction."""
@@ -87,6 +94,9 @@ class Whole(Spectrum):
 
     def combine(self, terms: list[tuple[Any, Tensor]]) -> Tensor:
         return weighted([(f[0], v) for f, v in terms])
+
+    def damp(self, gain: Any, residual: Tensor) -> Tensor:
+        return residual
 
 
 class Directions(Spectrum):
@@ -112,6 +122,9 @@ class Directions(Spectrum):
     def combine(self, terms: list[tuple[Any, Tensor]]) -> Tensor:
         spectra = self.operator.spectral(torch.cat([v for _, v in terms])).chunk(len(terms))
         return self.operator.from_spectral(sum(f[self.group] * z for (f, _), z in zip(terms, spectra, strict=True)))
+
+    def damp(self, gain: Any, residual: Tensor) -> Tensor:
+        return self.combine([(gain, residual)])
 
 
 class Singular(Directions):
