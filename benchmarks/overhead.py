@@ -1,21 +1,40 @@
-"""What does a sampler's step cost beyond its network call?
+"""What does a sampler's step cost beyond its network call, in time and in memory?
 
 python benchmarks/overhead.py --quick       # 64×64 alone
-python benchmarks/overhead.py
+python benchmarks/overhead.py               # 64×64 and 256×256, about 25 minutes
+python benchmarks/overhead.py --memory      # peak memory at 256×256
 
-A U-Net of 4 million parameters with random weights, super-resolution ×4, one thread. The ratio is the median, over interleaved
-repeats, of (one sampler step) / (one evaluation and vector-Jacobian product of the same network), in seconds of the process.
-azula's samplers stand beside ours with the same network, operator and pseudoinverse; they come with the extra `bench` and are
-left out where absent.
+A U-Net of 4 million parameters with random weights, super-resolution ×4, one thread. Two estimates of (a sampler's step) / (one
+evaluation and vector-Jacobian product of the network), in seconds of the process, the set-up of a call included:
+
+| column | how                                                                                                  |
+|--------|------------------------------------------------------------------------------------------------------|
+| whole  | the median, over interleaved repeats, of the two times' ratio: the network's own noise is about 2 %    |
+| own    | 1 + (the sampler on a network that returns x/2, less what that network costs) / (the network): sharp   |
+
+`own` has warm caches, and sees no further products of the network: those of azula's MMPS are in `whole` alone.
+
+The memory (Linux alone) is the peak resident set of a process that does nothing else, less what it held once everything was
+loaded and had run on 64×64, beside that of the network's evaluation and product. The allocator gives each freed tensor back at
+once, so that the peak is of what is alive and not of how the heap happens to be cut up.
+
+The samplers of azula and deepinv stand beside ours with the same network, operator and pseudoinverse; deepinv's in float32,
+not its default of float64. They come with the extra `bench` and are left out where absent.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import os
+import resource
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +44,14 @@ from cclight.priors.small import SmallUNet
 from cclight.samplers.moments import ConjugateMoments
 
 STEPS = 3
+OWN_REPEATS = 100
+SAMPLERS: dict[str, Sampler] = {
+    "Conjugate": Conjugate(STEPS),
+    "Conjugate order 2": Conjugate(STEPS, order=2),
+    "PiGDM": PiGDM(STEPS),
+    "ConjugateMoments": ConjugateMoments(STEPS),
+}
+Work = Callable[[], object]
 
 
 class Network(Prior):
@@ -40,15 +67,25 @@ class Network(Prior):
         return self.network(x_t, t)
 
 
-def baseline(prior: Network, x: Tensor) -> None:
+class Free(Prior):
+    """A network that costs almost nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(OTPath(), Velocity())
+
+    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
+        return 0.5 * x_t
+
+
+def baseline(prior: Prior, x: Tensor) -> None:
     """One evaluation and one vector-Jacobian product."""
     x = x.detach().requires_grad_()
     output = prior(x, torch.full((x.shape[0],), 0.5))
     torch.autograd.grad(output, x, output.detach())
 
 
-def peers(prior: Network, operator: AveragePooling, y: Tensor, noise: Tensor) -> dict[str, Callable[[], Tensor]]:
-    """Azula's samplers with their own code, each taking STEPS steps; empty where it is not installed."""
+def azula(prior: Prior, operator: AveragePooling, y: Tensor, noise: Tensor) -> dict[str, Work]:
+    """The samplers of azula, each taking STEPS steps; empty where it is not installed."""
     try:
         from azula.denoise import Denoiser, DiracPosterior
         from azula.guidance.dps import DPSSampler
@@ -57,7 +94,6 @@ def peers(prior: Network, operator: AveragePooling, y: Tensor, noise: Tensor) ->
         from azula.noise import Schedule
         from azula.sample import DDIMSampler
     except ImportError:
-        print("azula is not installed and left out: pip install 'cclight[bench]'.")
         return {}
 
     class Path(Schedule):
@@ -82,47 +118,134 @@ def peers(prior: Network, operator: AveragePooling, y: Tensor, noise: Tensor) ->
     return {name: partial(sampler, noise) for name, sampler in samplers.items()}
 
 
-def seconds(work) -> float:
+def deepinv(prior: Prior, operator: AveragePooling, y: Tensor, noise: Tensor) -> dict[str, Work]:
+    """The samplers of deepinv, each taking STEPS steps; empty where it is not installed."""
+    try:
+        from deepinv.physics import GaussianNoise, LinearPhysics
+        from deepinv.sampling import (
+            DPS,
+            DDIMSolver,
+            PiGDMDataFidelity,
+            PosteriorDiffusion,
+            VariancePreservingDiffusion,
+        )
+    except ImportError:
+        return {}
+
+    class Wrapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.prior = prior
+
+        def forward(self, x: Tensor, sigma: Tensor, *_, **__) -> Tensor:
+            t = 1 / (1 + sigma.flatten())  # x_0 + σ ε is the OT path's state over its t
+            return self.prior.denoise(t[:, None, None, None] * x, t.expand(len(x)))
+
+    physics = LinearPhysics(A=operator, A_adjoint=operator.adjoint, noise_model=GaussianNoise(1e-3))
+    kind = {"dtype": torch.float32, "minus_one_one": False}
+    grid = torch.linspace(1, 0, STEPS + 1)
+    sde = VariancePreservingDiffusion(dtype=torch.float32)
+    samplers = {
+        "deepinv DPS": DPS(Wrapped(), num_steps=STEPS + 1, solver="ddim", **kind),
+        "deepinv PiGDM": PosteriorDiffusion(PiGDMDataFidelity(), Wrapped(), sde, DDIMSolver(grid), **kind),
+    }
+    return {name: partial(sampler, y, physics, x_init=noise) for name, sampler in samplers.items()}
+
+
+def works(prior: Prior, size: int, batch: int) -> tuple[Tensor, dict[str, Work]]:
+    """A batch of noise and what each sampler does with it."""
+    operator, noise = AveragePooling(4), torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(0))
+    y = operator(noise)
+    ours: dict[str, Work] = {name: partial(s.sample, prior, operator, y, noise) for name, s in SAMPLERS.items()}
+    return noise, ours | azula(prior, operator, y, noise) | deepinv(prior, operator, y, noise)
+
+
+def seconds(work: Work) -> float:
     """The process's time for a piece of work."""
     began = time.process_time()
     work()
     return time.process_time() - began
 
 
-def ratios(prior: Network, size: int, batch: int, repeats: int) -> dict[str, float]:
-    """The cost of a step of each sampler over that of `baseline`."""
-    operator, generator = AveragePooling(4), torch.Generator().manual_seed(0)
-    noise = torch.randn(batch, 3, size, size, generator=generator)
-    y = operator(noise)
-    samplers: list[Sampler] = [Conjugate(STEPS), Conjugate(STEPS, order=2), PiGDM(STEPS), ConjugateMoments(STEPS)]
-    names = ["Conjugate", "Conjugate order 2", "PiGDM", "ConjugateMoments"]
-    works: dict[str, Callable[[], object]] = {
-        name: partial(sampler.sample, prior, operator, y, noise) for name, sampler in zip(names, samplers, strict=True)
+def measured(prior: Prior, size: int, batch: int, repeats: int) -> dict[str, list[tuple[float, float]]]:
+    """Pairs of seconds, of one evaluation and product and of one step right after it, by sampler."""
+    noise, samplers = works(prior, size, batch)
+    network = partial(baseline, prior, noise)
+    network()
+    pairs: dict[str, list[tuple[float, float]]] = {name: [] for name in samplers}
+    for _ in range(repeats):
+        for name, work in samplers.items():
+            before = sum(seconds(network) for _ in range(STEPS))
+            pairs[name].append((before / STEPS, seconds(work) / STEPS))
+    return pairs
+
+
+def times(prior: Network, size: int, batch: int, repeats: int) -> dict[str, tuple[float, float]]:
+    """`whole` and `own` of each sampler."""
+    # The free network first: its many calls make the tables, none of the few dear ones does.
+    own = {
+        name: statistics.median(step - network for network, step in pairs)
+        for name, pairs in measured(Free(), size, batch, OWN_REPEATS).items()
     }
-    works |= peers(prior, operator, y, noise)
-    measured: dict[str, list[float]] = {name: [] for name in works}
-    for repeat in range(repeats + 1):
-        for name, work in works.items():
-            before = sum(seconds(lambda: baseline(prior, noise)) for _ in range(STEPS))
-            step = seconds(work)
-            if repeat:  # the first makes the tables
-                measured[name].append(step / before)
-    return {name: statistics.median(values) for name, values in measured.items()}
+    dear = measured(prior, size, batch, repeats)
+    network = statistics.median(before for pairs in dear.values() for before, _ in pairs)
+    return {
+        name: (statistics.median(step / before for before, step in pairs), 1 + own[name] / network)
+        for name, pairs in dear.items()
+    }
+
+
+def peak_memory(name: str, size: int, batch: int) -> int:
+    """Bytes that a sampler's call, or `baseline` under any other name, needs at most beyond what is there before it."""
+    prior = Network()
+
+    def work(side: int, images: int) -> Work:
+        noise, samplers = works(prior, side, images)
+        return samplers.get(name, partial(baseline, prior, noise))
+
+    work(64, 1)()  # libraries are loaded on first use
+    call = work(size, batch)
+    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    call()
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
 
 
 def main(arguments: list[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(description="The cost of a sampler's step over that of its network call.")
     parser.add_argument("--quick", action="store_true", help="64×64 alone")
-    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--memory", action="store_true", help="peak memory in the place of time")
+    parser.add_argument("--repeats", type=int, nargs=2, default=(15, 3), help="of the column `whole`, at 64×64 and 256×256")
+    parser.add_argument("--peak", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
+    if options.peak:
+        name, size, batch = options.peak
+        print(peak_memory(name, int(size), int(batch)))
+        return
+    if options.memory:
+        for batch in (1, 4):
+            peaks = {name: _peak_of(name, 256, batch) for name in ("network", *SAMPLERS)}
+            for name, peak in peaks.items():
+                print(f"256×256, batch {batch}: {name:20} {peak / 2**20:5.0f} MiB  {peak / peaks['network']:.3f}", flush=True)
+        return
     prior = Network()
     print(f"{sum(p.numel() for p in prior.parameters()) / 1e6:.1f} million parameters")
-    for size in (64,) if options.quick else (64, 256):
+    missing = [name for name in ("azula", "deepinv") if importlib.util.find_spec(name) is None]
+    if missing:
+        print(f"Left out, not being installed: {', '.join(missing)}. pip install 'cclight[bench]' brings them.")
+    print(f"{'':42}  whole     own")
+    for size, repeats in zip((64,) if options.quick else (64, 256), options.repeats, strict=False):
         for batch in (1, 4):
-            for name, ratio in ratios(prior, size, batch, options.repeats).items():
-                print(f"{size}×{size}, batch {batch}: {name:20} {ratio:.3f}", flush=True)
+            for name, (whole, own) in times(prior, size, batch, repeats).items():
+                print(f"{size}×{size}, batch {batch}: {name:22} {whole:.3f}  {own:.4f}", flush=True)
+
+
+def _peak_of(name: str, size: int, batch: int) -> int:
+    """`peak_memory` in a process of its own, which maps every tensor anew and unmaps it when freed."""
+    command = [sys.executable, __file__, "--peak", name, str(size), str(batch)]
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
+    return int(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
 
 
 if __name__ == "__main__":
