@@ -136,7 +136,7 @@ def conditioned(problem: Problem, spectrum: Spectrum, gain: Any, v: float, pinv_
     if problem.noise_std:
         image = seen + v * (residual - direction)
     length = _length(image, residual)
-    estimate = weighted([(s, x), (o, network)]).addcmul_(length, spread.sub_(direction, alpha=v))
+    estimate = weighted([(s, x), (o, network)]).addcmul_(length, spread.sub(direction, alpha=v))
     # P d = d: no projection of the estimate itself is needed.
     gap = residual.addcmul(length, seen.sub(direction, alpha=v), value=-1)  # H⁺y - P (x̂_0 + e)
     return estimate.add_(spectrum.damp(gain, gap))

@@ -5,8 +5,19 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cclight import AveragePooling, BicubicDownsampling, Conjugate, GaussianMixture, Inpainting, PiGDM, Quantization
-from cclight.operators.masks import Box
+from cclight import (
+    AveragePooling,
+    BicubicDownsampling,
+    Conjugate,
+    Denoising,
+    Epsilon,
+    GaussianMixture,
+    Inpainting,
+    PiGDM,
+    Quantization,
+    VPPath,
+)
+from cclight.operators.masks import Box, FixedMask
 from cclight.samplers.moments import ConjugateMoments
 from tests.samplers.baselines import (
     NETWORKS,
@@ -84,6 +95,19 @@ def test_float32_agrees_with_float64():
         single = ConjugateMoments(5).sample(prior, operator, y.float(), noise.float(), noise_std=noise_std).image
         assert single.dtype == torch.float32
         assert relative(single, exact) < 1e-4
+
+
+@pytest.mark.parametrize("noise_std", [0.0, 0.2])
+def test_a_projection_that_returns_its_argument_is_left_as_it_is(noise_std):
+    """Denoising is the mask that keeps everything: its P gives the image itself back, and nothing may write into that."""
+    prior = smooth_mixture(VPPath(), Epsilon())
+    everything = Inpainting(FixedMask(torch.ones(prior.image_shape[1:])))
+    y, noise = normal(2, *prior.image_shape, seed=1), normal(2, *prior.image_shape, seed=2)
+    one, other = (
+        ConjugateMoments(3).sample(prior, operator, y, noise, noise_std=noise_std).image
+        for operator in (Denoising(), everything)
+    )
+    assert relative(one, other) < 1e-12
 
 
 def test_images_do_not_meet():
