@@ -16,7 +16,9 @@ def photographs_of(tmp_path):
         for index in range(count):
             coarse = torch.randint(0, 256, (1, 3, 4, 4), generator=g).float()
             pixels = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bilinear")[0].byte()
-            Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(folder / f"photo{index}.png")
+            # Renamed into place: another process may be reading the one that lies there.
+            Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(folder / ".new.png")
+            (folder / ".new.png").replace(folder / f"photo{index}.png")
         return folder
 
     return make
