@@ -1,7 +1,7 @@
 """What does a sampler's step cost beyond its network call, in time and in memory?
 
 python benchmarks/overhead.py --quick       # 64×64 alone
-python benchmarks/overhead.py               # 64×64 and 256×256, about 25 minutes
+python benchmarks/overhead.py               # 64×64 and 256×256, about half an hour; --ours without the peers a quarter
 python benchmarks/overhead.py --memory      # peak memory at 256×256
 
 A U-Net of 4 million parameters with random weights, super-resolution ×4, one thread. Two estimates of (a sampler's step) / (one
@@ -152,12 +152,12 @@ def deepinv(prior: Prior, operator: AveragePooling, y: Tensor, noise: Tensor) ->
     return {name: partial(sampler, y, physics, x_init=noise) for name, sampler in samplers.items()}
 
 
-def works(prior: Prior, size: int, batch: int) -> tuple[Tensor, dict[str, Work]]:
+def works(prior: Prior, size: int, batch: int, peers: bool = True) -> tuple[Tensor, dict[str, Work]]:
     """A batch of noise and what each sampler does with it."""
     operator, noise = AveragePooling(4), torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(0))
     y = operator(noise)
     ours: dict[str, Work] = {name: partial(s.sample, prior, operator, y, noise) for name, s in SAMPLERS.items()}
-    return noise, ours | azula(prior, operator, y, noise) | deepinv(prior, operator, y, noise)
+    return noise, ours | (azula(prior, operator, y, noise) | deepinv(prior, operator, y, noise) if peers else {})
 
 
 def seconds(work: Work) -> float:
@@ -167,9 +167,9 @@ def seconds(work: Work) -> float:
     return time.process_time() - began
 
 
-def measured(prior: Prior, size: int, batch: int, repeats: int) -> dict[str, list[tuple[float, float]]]:
+def measured(prior: Prior, size: int, batch: int, repeats: int, peers: bool) -> dict[str, list[tuple[float, float]]]:
     """Pairs of seconds, of one evaluation and product and of one step right after it, by sampler."""
-    noise, samplers = works(prior, size, batch)
+    noise, samplers = works(prior, size, batch, peers)
     network = partial(baseline, prior, noise)
     network()
     pairs: dict[str, list[tuple[float, float]]] = {name: [] for name in samplers}
@@ -180,14 +180,14 @@ def measured(prior: Prior, size: int, batch: int, repeats: int) -> dict[str, lis
     return pairs
 
 
-def times(prior: Network, size: int, batch: int, repeats: int) -> dict[str, tuple[float, float]]:
+def times(prior: Network, size: int, batch: int, repeats: int, peers: bool) -> dict[str, tuple[float, float]]:
     """`whole` and `own` of each sampler."""
     # The free network first: its many calls make the tables, none of the few dear ones does.
     own = {
         name: statistics.median(step - network for network, step in pairs)
-        for name, pairs in measured(Free(), size, batch, OWN_REPEATS).items()
+        for name, pairs in measured(Free(), size, batch, OWN_REPEATS, peers).items()
     }
-    dear = measured(prior, size, batch, repeats)
+    dear = measured(prior, size, batch, repeats, peers)
     network = statistics.median(before for pairs in dear.values() for before, _ in pairs)
     return {
         name: (statistics.median(step / before for before, step in pairs), 1 + own[name] / network)
@@ -214,6 +214,7 @@ def main(arguments: list[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(description="The cost of a sampler's step over that of its network call.")
     parser.add_argument("--quick", action="store_true", help="64×64 alone")
+    parser.add_argument("--ours", action="store_true", help="leave the peers out")
     parser.add_argument("--memory", action="store_true", help="peak memory in the place of time")
     parser.add_argument("--repeats", type=int, nargs=2, default=(15, 3), help="of the column `whole`, at 64×64 and 256×256")
     parser.add_argument("--peak", nargs=3, help=argparse.SUPPRESS)
@@ -237,7 +238,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"{'':42}  whole     own")
     for size, repeats in zip((64,) if options.quick else (64, 256), options.repeats, strict=False):
         for batch in (1, 4):
-            for name, (whole, own) in times(prior, size, batch, repeats).items():
+            for name, (whole, own) in times(prior, size, batch, repeats, not options.ours).items():
                 print(f"{size}×{size}, batch {batch}: {name:22} {whole:.3f}  {own:.4f}", flush=True)
 
 

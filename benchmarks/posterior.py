@@ -285,7 +285,7 @@ def ratios(rows: list[Row]) -> str:
                 entries.append("")
                 continue
             best, peer = (min(group, key=lambda row: row.distance) for group in (own, peers))
-            ratio = f"{best.excess / peer.excess:.2f}" if peer.excess > 0 else "both at the floor"
+            ratio = f"{max(best.excess, 0) / peer.excess:.2f}" if peer.excess > 0 else "both at the floor"
             entries.append(f"{ratio} ({best.sampler} {best.excess:.4f}, {peer.sampler} {peer.excess:.4f})")
         lines.append(f"| {cell} | " + " | ".join(entries) + " |")
     return "\n".join(lines)
