@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 SAMPLERS = {
     "Conjugate": [],  # sr.yaml's own
-    "PiGDM": ["--model.sampler", "PiGDM", "--model.sampler.init_args.steps", "5", "--model.sampler.init_args.t_start", "0.6"],
+    "PiGDM": ["--model.sampler", "PiGDM", "--model.sampler.init_args.steps", "5", "--model.sampler.init_args.t_start", "0.8"],
     "DDRM": ["--model.sampler", "DDRM", "--model.sampler.init_args.steps", "5"],
 }
 ROOT = Path("runs/ddp")
