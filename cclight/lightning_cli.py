@@ -64,7 +64,6 @@ class _CLI(LightningCLI):
             UsageError: for a key, class or value that does not exist.
         """
         import_public_names()
-        sys.path.append(str(Path.cwd()))  # where a user's own module lies
         # Lightning's notes on hardware, its own services and its own deprecations are no news to a user.
         logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
         warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")
@@ -189,7 +188,8 @@ def add_metrics_arguments(parser: ArgumentParser) -> None:
 
 
 def import_public_names() -> None:
-    """Import what YAML may call by its short name."""
+    """Import what YAML may call by its short name, and let it name what lies in the current folder."""
+    sys.path.append(str(Path.cwd()))
     for room in cclight._ROOMS:
         import_module(f"cclight.{room}")
 

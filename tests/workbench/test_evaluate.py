@@ -83,6 +83,14 @@ def test_distances_against_a_folder(run):
     assert metrics["fid"]["images"] == 3
 
 
+def test_a_metric_of_ones_own_lies_in_the_current_folder(run, tmp_path, monkeypatch):
+    """As `cclight predict` finds it: a run that measured it is evaluated in the same way."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_evaluated_metric.py").write_text("from cclight import PSNR\n\n\nclass Mine(PSNR):\n    pass\n")
+    main([str(run.path), "--metrics.per_image", "[my_evaluated_metric.Mine]"])
+    assert json.loads((run.path / "metrics.json").read_text())["metrics"]["psnr"]["images"] == 3
+
+
 @pytest.mark.slow
 def test_the_command_measures_what_the_run_did(runs, tmp_path):
     """Of a real run: its own metrics again, near those before rounding, and a source as reference of FID."""
