@@ -71,6 +71,18 @@ def test_every_sampler_of_ours_tries_eight_settings_within_the_budget(posterior)
     )
 
 
+def test_settings_are_chosen_on_other_measurements(posterior, monkeypatch):
+    cell, tuning = (posterior.Cell(8, "pool4", 0.0, 1, 4, draw=draw) for draw in (1, 2))
+    assert not torch.equal(cell.y, tuning.y)
+    exact = tuning.reference.view(-1, 3, 8, 8)
+    good = {"there": lambda c: exact if c is tuning else c.noise, "here": lambda c: 9 * c.noise if c is tuning else exact}
+    broken = {"there": lambda c: exact if c is tuning else c.noise * torch.nan}
+    monkeypatch.setattr(posterior, "ours", lambda nfe: {"good": good, "broken": broken})
+    rows = posterior.compare(cell, tuning, 5, with_peers=False)
+    assert [(row.sampler, row.setting) for row in rows] == [("good", "there")]
+    assert rows[0].distance == cell.distance(cell.noise)
+
+
 def test_ratios_compare_the_best_of_both(posterior):
     def row(sampler: str, distance: float):
         return posterior.Row("8x8 pool4 0.0", sampler, "", 5, distance, 0.1, 0, 0, 0, 0, 0)
