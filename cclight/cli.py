@@ -74,7 +74,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(f"unknown command {command!r}{suggestion(command, COMMANDS)}", code=2)
     module, function = COMMANDS[command][1].split(":")
     try:
-        return getattr(import_module(module), function)(with_packaged_configs(rest)) or 0
+        rest = with_packaged_configs(rest)  # before the import: a missing file is told at once
+        return getattr(import_module(module), function)(rest) or 0
     except UsageError as error:
         return _fail(str(error), command, code=2)
     except BrokenPipeError:  # the reader, `head` perhaps, has enough

@@ -21,6 +21,7 @@ from cclight.cli import find_config, main, packaged_configs
 from cclight.lightning_cli import PredictCLI
 from cclight.priors.small import load, save
 from cclight.runs import RunFolder
+from tests import processes
 from tests.priors.test_small import random_network
 
 CCLIGHT = (sys.executable, "-m", "cclight")
@@ -28,8 +29,7 @@ CCLIGHT = (sys.executable, "-m", "cclight")
 
 def cclight(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [*CCLIGHT, *arguments]
-    variables = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, timeout=300, check=False)
+    return processes.run(command, cwd=cwd, env={**os.environ, **environment})
 
 
 @pytest.fixture
@@ -225,11 +225,14 @@ def test_fit_and_export_work_from_the_command_line(folder):
 
 
 def test_help_version_and_unknown_commands(tmp_path):
-    assert "predict" in cclight("--help", cwd=tmp_path).stdout
-    assert cclight("--version", cwd=tmp_path).stdout.startswith("cclight 0.")
-    result = cclight("predikt", cwd=tmp_path)
+    def start(*arguments):
+        return subprocess.run([*CCLIGHT, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+
+    assert "predict" in start("--help").stdout
+    assert start("--version").stdout.startswith("cclight 0.")
+    result = start("predikt")
     assert (result.returncode, result.stderr.strip()) == (2, "cclight: error: unknown command 'predikt': did you mean predict?")
-    result = cclight("predict", "--config", "st.yaml", cwd=tmp_path)
+    result = start("predict", "--config", "st.yaml")
     assert (result.returncode, result.stderr.count("\n")) == (2, 1)
     assert "did you mean sr.yaml" in result.stderr
 

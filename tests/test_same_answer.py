@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import torch
 from PIL import Image
 
 import cclight
+from tests import processes
 from tests.same_answer_script import SAMPLERS
 
 SCRIPT = Path(__file__).with_name("same_answer_script.py")
@@ -40,9 +40,7 @@ def restore(tmp_path_factory):
             Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(folder / "photographs" / f"{index}.png")
         command = [sys.executable, str(SCRIPT), str(folder / "photographs"), str(WEIGHTS), str(folder / "runs")]
         variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[1])}
-        process = subprocess.run(
-            [*command, str(batch_size), str(devices)], env=variables, capture_output=True, text=True, timeout=400, check=False
-        )
+        process = processes.run([*command, str(batch_size), str(devices)], env=variables, ranks=devices)
         assert process.returncode == 0, process.stderr[-3000:]
         return folder / "runs"
 

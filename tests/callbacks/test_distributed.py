@@ -1,4 +1,4 @@
-"""Real processes: two ranks under gloo, kills and full disks. Each starts its own interpreters, so that all are slow."""
+"""Real processes: two ranks under gloo, kills and full disks."""
 
 import json
 import os
@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from cclight.runs import RunError, RunFolder
+from tests import processes
+from tests.callbacks.predict_script import arguments
 
 SCRIPT = Path(__file__).with_name("predict_script.py")
 pytestmark = pytest.mark.slow
@@ -30,18 +32,18 @@ def command(tmp_path, photographs_of):
 
 @pytest.fixture
 def run_apart(tmp_path, command):
-    """Predict in processes of its own; returns the run's path, the restored indices by rank, and the process."""
+    """Predict in processes of its own; returns the run's path, the restored indices by rank, and the process.
 
-    def run(*options, count=7, root="runs", fails=False, fill=True):
+    `launch` leaves it to Lightning to start the other ranks, as at a desk; otherwise each is started as by a cluster.
+    """
+
+    def run(*options, count=7, root="runs", fails=False, fill=True, launch=False):
+        line = command(*options, count=count, root=root, fill=fill)
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        process = subprocess.run(
-            command(*options, count=count, root=root, fill=fill),
-            capture_output=True,
-            text=True,
-            timeout=300,
-            env=environment,
-            check=False,
-        )
+        if launch:
+            process = subprocess.run(line, capture_output=True, text=True, timeout=300, env=environment, check=False)
+        else:
+            process = processes.run(line, env=environment, ranks=arguments(line[2:]).devices)
         assert (process.returncode != 0) == fails, process.stderr
         found = re.findall(r"rank (\d) restored (\[.*?\])", process.stdout)
         return tmp_path / root / "run", {int(rank): json.loads(indices) for rank, indices in found}, process
@@ -76,8 +78,9 @@ def whole(run_here):
     return run_here("--distances", root="whole")[0].path
 
 
-def test_two_ranks_give_what_one_gives(whole, run_apart):
-    path, restored, _ = run_apart("--devices", 2, "--distances")
+@pytest.mark.parametrize("launch", [False, True])
+def test_two_ranks_give_what_one_gives(whole, run_apart, launch):
+    path, restored, _ = run_apart("--devices", 2, "--distances", launch=launch)
     assert restored == {0: [0, 2, 4, 6], 1: [1, 3, 5]}
     assert_same_results(path, whole)
 
@@ -134,18 +137,18 @@ def test_a_metric_that_one_rank_lacks_is_unavailable_and_nobody_hangs(run_apart)
 @pytest.mark.parametrize("victim", [0, 1, "all"])
 def test_killed_at_a_random_moment_the_run_ends_and_the_same_command_finishes_it(whole, command, run_apart, tmp_path, victim):
     options = ("--devices", 2, "--batch-size", 1, "--distances", "--pause", 0.4)
-    seconds = random.uniform(0.001, 0.8)  # rank 0 has work for 1.6, rank 1 for 1.2
+    seconds = random.uniform(0.001, 0.6)  # rank 0 has work for 1.6, rank 1 for 1.2
     told = f"killed {victim} after {seconds:.3f} seconds"
     kill = () if victim == "all" else ("--kill-rank", victim, "--kill-after", seconds)
     run = RunFolder("run", root=str(tmp_path / "runs"))
     process = subprocess.Popen(command(*options, *kill), stdout=-1, stderr=-1, start_new_session=True)
-    while not any(run.path.glob("records/*.jsonl")):
-        assert process.poll() is None
-        time.sleep(0.01)
+    before = set()
     if victim == "all":
+        while not any(run.path.glob("records/*.jsonl")):
+            assert process.poll() is None
+            time.sleep(0.01)
         time.sleep(seconds)
-    before = set(run.finished())
-    if victim == "all":
+        before = set(run.finished())
         os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=120)
     assert process.returncode != 0, told
@@ -197,13 +200,13 @@ def test_a_disk_that_fills_up(whole, small_disk, run_apart, run_here, tmp_path):
 
 def test_a_second_run_in_the_folder_is_refused_and_the_first_unharmed(whole, command, run_here, tmp_path):
     go = tmp_path / "go"
-    first = subprocess.Popen(command("--batch-size", "1", "--hold", go, "--distances"), stdout=-1, stderr=-1, text=True)
+    first = processes.start(command("--batch-size", "1", "--hold", go, "--distances"))
     while not (tmp_path / "runs" / "run" / "records" / "00000.jsonl").exists():
         assert first.poll() is None
         time.sleep(0.05)
     with pytest.raises(RunError, match=f"is in use by process {first.pid}"):
         run_here("--overwrite")
     go.touch()
-    assert first.wait(timeout=300) == 0
-    first.communicate()
+    _, errors = first.communicate()
+    assert first.returncode == 0, errors
     assert_same_results(tmp_path / "runs" / "run", whole)

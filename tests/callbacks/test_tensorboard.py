@@ -1,13 +1,12 @@
 """A run's numbers and grid, read back from TensorBoard's event file."""
 
 import json
-import os
-import subprocess
 import sys
 
 import pytest
 import yaml
 
+from tests import processes
 from tests.workbench.conftest import config
 
 
@@ -16,8 +15,7 @@ def test_tensorboard_holds_the_means_and_the_grid(tmp_path):
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(config("Conjugate", steps=2)))
     logger = ["--trainer.logger", "TensorBoardLogger", "--trainer.logger.save_dir", "board"]
     command = [sys.executable, "-m", "cclight", "predict", "--config", "mine.yaml", *logger]
-    variables = {**os.environ, "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=300, check=False)
+    result = processes.run(command, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     (file,) = (tmp_path / "board").rglob("events.out.tfevents.*")

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-# Both in one process: most of a run this small is the import of Lightning. MS-SSIM is not defined on 48 pixels: a metric that
-# a finished run could not measure.
-_PREDICT = """
-import sys
-from cclight.cli import main
-sys.exit(max(main(["predict", "--config", config, "--trainer.enable_progress_bar", "false"]) for config in sys.argv[1:]))
-"""
+from tests import processes
+
+# MS-SSIM is not defined on 48 pixels: a metric that a finished run could not measure.
 _METRICS = ("PSNR", "SSIM", "MSSSIM")
 
 
@@ -44,10 +38,8 @@ def runs(tmp_path_factory) -> Path:
     }
     for name, content in configs.items():
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(content))
-    command = [sys.executable, "-c", _PREDICT, *(f"{name}.yaml" for name in configs)]
-    variables = {**os.environ, "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=300, check=False)
-    assert result.returncode == 0, result.stderr
+        result = processes.run([sys.executable, "-m", "cclight", "predict", "--config", f"{name}.yaml"], cwd=folder)
+        assert result.returncode == 0, result.stderr
     return folder / "runs"
 
 

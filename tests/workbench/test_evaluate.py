@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 
 import pytest
@@ -16,6 +15,7 @@ from cclight.metrics import PSNR
 from cclight.runs import RunError, RunFolder, read_png
 from cclight.workbench.evaluate import main
 from cclight.workbench.results import Run
+from tests import processes
 
 
 class Means(torch.nn.Module):
@@ -98,7 +98,7 @@ def test_the_command_measures_what_the_run_did(runs, tmp_path):
     before = json.loads((tmp_path / "run" / "metrics.json").read_text())["metrics"]
     options = ["--metrics.distances.network", f"{__name__}.Means", "--metrics.distances.reference", "SamplePhotographs"]
     command = [sys.executable, "-m", "cclight", "evaluate", str(tmp_path / "run"), "--metrics.distances", "FeatureDistances"]
-    result = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
+    result = processes.run([*command, *options])
     assert result.returncode == 0, result.stderr
     after = json.loads((tmp_path / "run" / "metrics.json").read_text())["metrics"]
     assert list(after) == [*before, "fid", "kid"]

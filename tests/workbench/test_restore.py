@@ -1,13 +1,13 @@
 """`cclight restore`: a person's one picture, as the command itself is called."""
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from tests import processes
 
 WEIGHTS = Path(__file__).parents[1] / "assets" / "tiny.safetensors"
 
@@ -28,8 +28,7 @@ def pictures(tmp_path) -> Path:
 
 def restore(folder, *arguments):
     command = [sys.executable, "-m", "cclight", "restore", *arguments, "--prior", str(WEIGHTS), "--steps", "2"]
-    variables = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=120, check=False)
+    return processes.run(command, cwd=folder)
 
 
 def test_a_picture_becomes_four_times_larger_beside_itself(pictures):

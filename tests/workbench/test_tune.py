@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests import processes
 from tests.workbench.conftest import config
 
 pytest.importorskip("optuna")
@@ -39,15 +40,13 @@ def command(*arguments):
 
 
 def tune(folder, *arguments):
-    return subprocess.run(
-        command("tune", "--config", "mine.yaml", "--search", "search.yaml", "--output", "out", *arguments),
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    line = command("tune", "--config", "mine.yaml", "--search", "search.yaml", "--output", "out", *arguments)
+    return processes.run(line, cwd=folder)
+
+
+def predict(folder, *arguments):
+    result = processes.run(command("predict", "--config", "mine.yaml", *arguments), cwd=folder)
+    assert result.returncode == 0, result.stderr
 
 
 def trials(folder):
@@ -72,19 +71,10 @@ def test_a_killed_search_goes_on_and_best_yaml_is_the_best(folder):
     time.sleep(0.2)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    pair = [
-        subprocess.Popen(
-            command("tune", "--config", "mine.yaml", "--search", "search.yaml", "--output", "out"),
-            cwd=folder,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(2)
-    ]
+    line = command("tune", "--config", "mine.yaml", "--search", "search.yaml", "--output", "out")
+    pair = [processes.start(line, cwd=folder) for _ in range(2)]
     for process in pair:
-        _, errors = process.communicate(timeout=300)
+        _, errors = process.communicate()
         assert process.returncode == 0, errors
     rows = trials(folder)
     assert sorted((float(row[GUIDANCE]), float(row[START])) for row in rows) == [(1, 0.3), (1, 0.8), (4, 0.3), (4, 0.8)]
@@ -94,10 +84,7 @@ def test_a_killed_search_goes_on_and_best_yaml_is_the_best(folder):
     assert (folder / "out" / "objective.png").read_bytes().startswith(b"\x89PNG")
     assert not (folder / "out" / "trials").exists()  # no run is left behind
 
-    predict = command("predict", "--config", "mine.yaml", "--config", "out/best.yaml")
-    subprocess.run(
-        predict, cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, timeout=300, check=True
-    )
+    predict(folder, "--config", "out/best.yaml")
     metrics = yaml.safe_load((folder / "runs" / "mine" / "metrics.json").read_text())["metrics"]
     assert metrics["psnr"]["mean"] == pytest.approx(float(best["psnr"]), rel=1e-6)
 
@@ -135,9 +122,7 @@ def test_the_first_trial_is_the_configuration(folder, low, own):
     first = trials(folder)[0]
     assert (float(first[START]) == 0.5) == own
     if own:
-        subprocess.run(
-            command("predict", "--config", "mine.yaml", "--run.name", "x"), cwd=folder, check=True, capture_output=True
-        )
+        predict(folder, "--run.name", "x")
         metrics = yaml.safe_load((folder / "runs" / "x" / "metrics.json").read_text())["metrics"]
         assert metrics["psnr"]["mean"] == pytest.approx(float(first["psnr"]), rel=1e-6)
 
