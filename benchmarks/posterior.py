@@ -11,7 +11,7 @@ sampler tries eight settings in each cell and budget on five other measurements,
 measured. `excess` is the sliced Wasserstein-2 distance over the floor, the distance of exact samples to exact samples. NFE 1000
 is for DPS alone. The networks run in float32, the measuring in float64.
 
---output writes posterior_8.json after every budget of a cell, and the same command goes on where it stopped; the figure
+--output writes posterior_8.json after every sampler, and the same command goes on where it stopped; the figure
 (figures/posterior_8.png) and the table of ratios come from all that is in it. Needs azula and deepinv for the peers; --ours
 leaves them out.
 """
@@ -22,7 +22,7 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -37,14 +37,18 @@ from cclight import (
     AveragePooling,
     Conjugate,
     DiffPIR,
+    Epsilon,
     GaussianBlur,
     GaussianMixture,
     Inpainting,
     LinearOperator,
+    OTPath,
     PiGDM,
     PnPFlow,
     REDDiff,
     Sampler,
+    Velocity,
+    VPPath,
 )
 from cclight.operators.masks import Box
 from cclight.samplers.heun import ConjugateHeun
@@ -53,6 +57,7 @@ from cclight.samplers.tilt import ConjugateTilt
 
 EVALUATION = 2.1  # a forward pass is 1, a vector-Jacobian product 1.1
 ONLY_DPS = 1000
+ON_FLOWS = ("Conjugate flow", "OTODE", "PnPFlow")  # C-ΠGFM and the flows' own; the others restore with the diffusion model
 PEERS = ("azula", "deepinv")
 TUNING = (5, 100)  # measurements and samples on which settings are chosen
 Run = Callable[["Cell"], Tensor]
@@ -94,8 +99,8 @@ class Row:
         return self.distance - self.floor
 
 
-def mixture(side: int, components: int = 10, rank: int = 16, seed: int = 0) -> GaussianMixture:
-    """K smooth means and full covariances, low rank plus diagonal, on 3 × side × side."""
+def mixture(side: int, components: int = 10, rank: int = 16, seed: int = 0, flow: bool = False) -> GaussianMixture:
+    """K smooth means and full covariances, low rank plus diagonal, on 3 × side × side: a diffusion model or a flow."""
     generator = torch.Generator().manual_seed(seed)
 
     def smooth(count: int) -> Tensor:
@@ -104,8 +109,9 @@ def mixture(side: int, components: int = 10, rank: int = 16, seed: int = 0) -> G
 
     means = 0.2 * smooth(components)
     factors = torch.stack([0.4 / rank**0.5 * smooth(rank).T for _ in range(components)])
-    noise = 0.1**2 * torch.eye(means.shape[1], dtype=torch.float64)
-    return GaussianMixture(means, factors @ factors.mT + noise, image_shape=(3, side, side))
+    covariances = factors @ factors.mT + 0.1**2 * torch.eye(means.shape[1], dtype=torch.float64)
+    kind = (OTPath(), Velocity()) if flow else (VPPath(), Epsilon())
+    return GaussianMixture(means, covariances, None, *kind, image_shape=(3, side, side))
 
 
 TASKS: dict[str, Callable[[int], LinearOperator]] = {
@@ -132,7 +138,12 @@ class Cell:
         self.floor = sliced_wasserstein(self.posterior.sample(samples, generator).flatten(2), self.reference)
         self.y = y.repeat_interleave(samples, dim=0).float()
         self.noise = torch.randn(measurements * samples, 3, side, side, generator=generator, dtype=torch.float64).float()
-        self.truth, self.prior = self.prior, mixture(side, seed=seed).float()  # measured by the one, restored with the other
+        # Measured by the one, restored with the others.
+        self.truth, self.prior, self.flow = (
+            self.prior,
+            mixture(side, seed=seed).float(),
+            mixture(side, seed=seed, flow=True).float(),
+        )
 
     def distance(self, image: Tensor) -> float:
         """The sliced Wasserstein-2 distance of the restorations to exact samples."""
@@ -197,6 +208,11 @@ def ours(nfe: int) -> dict[str, dict[str, Run]]:
         "Conjugate": [Conjugate(nfe, w, t_start=u) for w, u in weights],
         "Conjugate order 2": [Conjugate(nfe, w, t_start=u, order=2) for w, u in weights],
         "Conjugate no VJP": [Conjugate(half, w, t_start=u, jacobian="none") for w, u in weights],
+        "Conjugate 1/r² weight": [
+            Conjugate(nfe, w, t_start=u, schedule="inverse_variance") for w in (0.5, 1.0, 2.0, 4.0) for u in (0.1, 0.4)
+        ],
+        "Conjugate churn": [Conjugate(nfe, w, t_start=0.2, churn=c) for w in (2.0, 6.0, 15.0, 40.0) for c in (0.5, 2.0)],
+        "Conjugate flow": [Conjugate(nfe, w, t_start=u) for w in (5.0, 15.0, 40.0, 100.0) for u in (0.1, 0.4)],
         "ConjugateHeun": [ConjugateHeun((nfe + 1) // 2, w, t_start=u) for w, u in weights],
         "ConjugateMoments": [
             ConjugateMoments(nfe, t_start=u, timesteps=grid) for u in (0.05, 0.1, 0.2, 0.4) for grid in ("logsnr", "karras")
@@ -213,11 +229,18 @@ def ours(nfe: int) -> dict[str, dict[str, Run]]:
     }
     if nfe == ONLY_DPS:
         grids = {}
-    return {name: {_describe(sampler): _runner(sampler) for sampler in grid} for name, grid in (grids | {"DPS": dps}).items()}
+    return {
+        name: {_describe(sampler): _runner(sampler, name in ON_FLOWS) for sampler in grid}
+        for name, grid in (grids | {"DPS": dps}).items()
+    }
 
 
-def _runner(sampler: Sampler) -> Run:
-    return lambda cell: sampler.sample(cell.prior, cell.operator, cell.y, cell.noise, noise_std=cell.noise_std).image
+def _runner(sampler: Sampler, flow: bool) -> Run:
+    def run(cell: Cell) -> Tensor:
+        prior = cell.flow if flow else cell.prior
+        return sampler.sample(prior, cell.operator, cell.y, cell.noise, noise_std=cell.noise_std).image
+
+    return run
 
 
 def _describe(sampler: Sampler) -> str:
@@ -248,26 +271,26 @@ def theirs(nfe: int) -> dict[str, dict[str, Run]]:
     return {name: runs for name, runs in found.items() if nfe != ONLY_DPS or name.endswith("DPS")}
 
 
-def compare(cell: Cell, tuning: Cell, nfe: int, with_peers: bool) -> list[Row]:
-    """Every sampler in a cell at its best setting in `tuning`; one without a finite result is named and left out."""
-    rows = []
+def compare(cell: Cell, tuning: Cell, nfe: int, with_peers: bool, known: Container[str] = ()) -> Iterator[Row]:
+    """Every sampler but the known in a cell, at its best setting in `tuning`; one without a finite result is named."""
     for sampler, settings in (ours(nfe) | (theirs(nfe) if with_peers else {})).items():
-        told = f"{cell.name:18} nfe {nfe:4} {sampler:18}"
+        if sampler in known:
+            continue
+        told = f"{cell.name:18} nfe {nfe:4} {sampler:21}"
         distances = {setting: _attempt(run, tuning, f"{told} {setting}") for setting, run in settings.items()}
         chosen = min(distances, key=lambda setting: distances[setting])
-        if math.isfinite(distances[chosen]):
-            row = cell.row(sampler, chosen, nfe, settings[chosen](cell))
-            print(
-                f"{told} w2 {row.distance:.4f} excess {row.excess:.4f} "
-                f"mean {row.mean_error:.3f} std {row.std_error:.3f} mmd {row.mmd:.4f} weights {row.weight_error:.3f} "
-                f"Hx-y {row.consistency:.4f}  {row.setting}",
-                flush=True,
-            )
-            if math.isfinite(row.distance):
-                rows.append(row)
-        else:
+        if not math.isfinite(distances[chosen]):
             print(f"{told} gives nothing finite", flush=True)
-    return rows
+            continue
+        row = cell.row(sampler, chosen, nfe, settings[chosen](cell))
+        print(
+            f"{told} w2 {row.distance:.4f} excess {row.excess:.4f} "
+            f"mean {row.mean_error:.3f} std {row.std_error:.3f} mmd {row.mmd:.4f} weights {row.weight_error:.3f} "
+            f"Hx-y {row.consistency:.4f}  {row.setting}",
+            flush=True,
+        )
+        if math.isfinite(row.distance):
+            yield row
 
 
 def _attempt(run: Run, cell: Cell, told: str) -> float:
@@ -345,6 +368,14 @@ def read(path: Path, counts: list[int], parser: argparse.ArgumentParser) -> list
     return [Row(**row) for row in saved["rows"]]
 
 
+def write(path: Path, counts: list[int], rows: list[Row]) -> None:
+    """Keep the rows, the whole file or none of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".json.part")
+    part.write_text(json.dumps({"counts": counts, "rows": [asdict(row) for row in rows]}, indent=1))
+    part.replace(path)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(description="Samplers against the exact posterior of Gaussian mixtures.")
@@ -370,18 +401,16 @@ def main(arguments: list[str] | None = None) -> None:
     began = time.perf_counter()
     for task, level in [(task, level) for task in TASKS for level in (0.0, 0.05)]:
         name = f"{side}x{side} {task} {level}"
-        left = [nfe for nfe in budgets if (name, nfe) not in {(row.cell, row.nfe) for row in rows}]
-        if not set(words) <= set(name.split()) or not left:
+        if not set(words) <= set(name.split()):
             continue
         cell = Cell(side, task, level, *counts, seed=options.seed)
         tuning = Cell(side, task, level, *TUNING, seed=options.seed, draw=2)
-        for nfe in left:
-            rows += compare(cell, tuning, nfe, not options.ours)
-            if path:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                part = path.with_suffix(".json.part")
-                part.write_text(json.dumps({"counts": counts, "rows": [asdict(row) for row in rows]}, indent=1))
-                part.replace(path)
+        for nfe in budgets:
+            known = {row.sampler for row in rows if (row.cell, row.nfe) == (name, nfe)}
+            for row in compare(cell, tuning, nfe, not options.ours, known):
+                rows.append(row)
+                if path:
+                    write(path, counts, rows)
     print(f"{time.perf_counter() - began:.0f} s\n\n{ratios(rows)}")
     if path and rows:
         plot(rows, path.parent / "figures" / f"{path.stem}.png")

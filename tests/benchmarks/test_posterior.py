@@ -8,6 +8,7 @@ from importlib import import_module
 import pytest
 import torch
 
+import cclight
 from tests.benchmarks.test_benchmarks import FOLDER, load
 
 
@@ -78,7 +79,7 @@ def test_settings_are_chosen_on_other_measurements(posterior, monkeypatch):
     good = {"there": lambda c: exact if c is tuning else c.noise, "here": lambda c: 9 * c.noise if c is tuning else exact}
     broken = {"there": lambda c: exact if c is tuning else c.noise * torch.nan}
     monkeypatch.setattr(posterior, "ours", lambda nfe: {"good": good, "broken": broken})
-    rows = posterior.compare(cell, tuning, 5, with_peers=False)
+    rows = list(posterior.compare(cell, tuning, 5, with_peers=False))
     assert [(row.sampler, row.setting) for row in rows] == [("good", "there")]
     assert rows[0].distance == cell.distance(cell.noise)
 
@@ -92,17 +93,40 @@ def test_ratios_compare_the_best_of_both(posterior):
 
 
 def test_a_run_goes_on_where_it_stopped(posterior, tmp_path, monkeypatch, capsys):
-    few = {name: dict(list(settings.items())[:1]) for name, settings in posterior.ours(2).items() if name == "ConjugateTilt"}
-    monkeypatch.setattr(posterior, "ours", lambda nfe: few)
+    """With another budget, and with another sampler."""
+    everything = posterior.ours
+
+    def only(*names: str) -> None:
+        first = {name: dict(list(settings.items())[:1]) for name, settings in everything(2).items() if name in names}
+        monkeypatch.setattr(posterior, "ours", lambda nfe: first)
+
+    def rows() -> list[dict]:
+        return json.loads((tmp_path / "posterior_8.json").read_text())["rows"]
+
     arguments = ["--ours", "--only", "pool4", "0.0", "--measurements", "1", "--samples", "4", "--output", str(tmp_path)]
+    only("ConjugateTilt")
     posterior.main([*arguments, "--nfe", "2"])
-    saved = json.loads((tmp_path / "posterior_8.json").read_text())
-    assert [(row["sampler"], row["nfe"]) for row in saved["rows"]] == [("ConjugateTilt", 2)]
+    saved = rows()
+    assert [(row["sampler"], row["nfe"]) for row in saved] == [("ConjugateTilt", 2)]
     posterior.main([*arguments, "--nfe", "2", "3"])
-    again = json.loads((tmp_path / "posterior_8.json").read_text())["rows"]
-    assert again[0] == saved["rows"][0]
-    assert [row["nfe"] for row in again] == [2, 3]
+    assert rows()[0] == saved[0]
+    assert [row["nfe"] for row in rows()] == [2, 3]
+    only("ConjugateTilt", "DPS")
+    posterior.main([*arguments, "--nfe", "2"])
+    assert [(row["sampler"], row["nfe"]) for row in rows()] == [("ConjugateTilt", 2), ("ConjugateTilt", 3), ("DPS", 2)]
     assert (tmp_path / "figures" / "posterior_8.png").stat().st_size > 1000
     with pytest.raises(SystemExit):
         posterior.main([*arguments, "--nfe", "4", "--samples", "5"])
     assert "choose another --output" in capsys.readouterr().err
+
+
+def test_flows_restore_with_a_flow(posterior):
+    cell = posterior.Cell(8, "pool4", 0.0, 1, 2)
+    x, t = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([0.3, 0.6])
+    assert isinstance(cell.flow.path, cclight.OTPath)
+    expected = cclight.Retimed(cell.prior, cclight.OTPath()).denoise(x, t)
+    torch.testing.assert_close(cell.flow.denoise(x, t), expected, atol=1e-4, rtol=1e-4)
+    sampler = cclight.OTODE(4, 0.5, t_start=0.1)
+    restored = sampler.sample(cell.flow, cell.operator, cell.y, cell.noise, noise_std=0.0).image
+    setting = next(iter(posterior.ours(4)["OTODE"].values()))
+    torch.testing.assert_close(setting(cell), restored)
