@@ -331,6 +331,7 @@ def plot(rows: list[Row], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     cells, samplers = list(dict.fromkeys(row.cell for row in rows)), sorted({row.sampler for row in rows})
+    own, peers = ([name for name in samplers if name.startswith(PEERS) == theirs] for theirs in (False, True))
     colors = plt.get_cmap("tab20")(range(20))
     columns = min(3, len(cells))
     figure, axes = plt.subplots(
@@ -340,11 +341,11 @@ def plot(rows: list[Row], path: Path) -> None:
         axis.axis("off")
     for axis, cell in zip(axes.flat, cells, strict=False):
         here = [row for row in rows if row.cell == cell]
-        for number, sampler in enumerate(samplers):
-            points = sorted((row.nfe, row.distance) for row in here if row.sampler == sampler)
-            style = "--" if sampler.startswith(PEERS) else "-"
-            if points:
-                axis.plot(*zip(*points, strict=True), style, marker=".", color=colors[number % 20], label=sampler)
+        for style, group in (("-", own), ("--", peers)):
+            for color, sampler in zip(colors, group, strict=False):
+                points = sorted((row.nfe, row.distance) for row in here if row.sampler == sampler)
+                if points:
+                    axis.plot(*zip(*points, strict=True), style, marker=".", color=color, label=sampler)
         axis.axhline(here[0].floor, color="black", lw=0.8, ls=":")
         axis.set(title=cell, xscale="log", yscale="log", xlabel="NFE", ylabel="sliced W2")
         budgets = sorted({row.nfe for row in here})

@@ -80,6 +80,7 @@ class DPS(Sampler):
             fresh = self.eta * sigma_next / sigma * max(0.0, sigma**2 - (alpha * sigma_next / alpha_next) ** 2) ** 0.5
             kept = max(0.0, sigma_next**2 - fresh**2) ** 0.5
             x = alpha_next * x_0 + kept * (x - alpha * x_0) / sigma - self.zeta * (s * slope + o * vjp)
+            del x_0, slope, vjp  # their images would lie beside the next step's graph
             if fresh:
                 x = x + fresh * problem.randn()
             yield x

@@ -93,4 +93,6 @@ class ConjugateHeun(Sampler):
                 ahead = evaluate(problem, spectrum, row["gain"][n + 1], pinv_y, x, times[n + 1])
                 terms = [(row[name][n], value) for name, value in now.items()]
                 x = spectrum.combine(terms + [(row[f"{name}_before"][n], value) for name, value in ahead.items()])
+                del ahead, terms  # and `now` below: their images would lie beside the next step's graph
+            del now
             yield x

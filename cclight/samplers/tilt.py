@@ -54,7 +54,7 @@ from cclight.guidance import posterior_variance
 from cclight.operators.base import LinearOperator
 from cclight.samplers.base import Problem, Sampler
 from cclight.samplers.moments import ConjugateMoments
-from cclight.samplers.spectrum import spectrum_of
+from cclight.samplers.spectrum import Spectrum, spectrum_of
 from cclight.samplers.timesteps import Spacing, check_grid, timesteps
 
 
@@ -121,40 +121,10 @@ class ConjugateTilt(Sampler):
         before: Tensor | None = None
         span_before = math.inf
         for n, v in enumerate(variances.tolist()):
-            s, o = problem.linear(times[n])
             alpha, sigma = problem.alpha_sigma(times[n])
             alpha_next, sigma_next = problem.alpha_sigma(times[n + 1])
-            lift = sigma**2 / alpha
-            h = alpha * pinv_y - x + lift * zeta
-            pulled = spectrum.combine([(input_gains[n], h)])
-            point = x + pulled
-            target = pinv_y - (h - pulled) / alpha  # H⁺y - Σ η
-            x_0 = direction = x
-
-            def cotangent(
-                network: Tensor,
-                s: float = s,
-                o: float = o,
-                point: Tensor = point,
-                target: Tensor = target,
-                row: Any = gains[n],
-                v: float = v,
-            ) -> Tensor:
-                nonlocal x_0, direction
-                x_0 = s * point + o * network
-                direction = spectrum.combine([(row, target - x_0)]) / v
-                return direction
-
-            _, vjp = problem.network_and_vjp(point, times[n], cotangent)
-            spread = lift * (s * direction + o * vjp)  # V d
-            gap = target - x_0
-            length = _quotient(direction, gap, spread + gap - v * direction)
-            estimate = x_0 + length * (spread - v * direction)
-            gap = target - estimate
-            estimate = estimate + spectrum.combine([(gains[n], gap)])
-            zeta = zeta + length * direction
-            if problem.noise_std:
-                zeta = zeta + spectrum.combine([(rest[n], gap)]) * (alpha / lift)
+            rows = input_gains[n], gains[n], rest[n]
+            estimate, zeta = _conditioned(problem, spectrum, times[n], v, rows, pinv_y, x, zeta)
             ahead = estimate
             if self.order == 2 and sigma_next > 0:
                 span = math.log(alpha_next / sigma_next * sigma / alpha)
@@ -164,9 +134,51 @@ class ConjugateTilt(Sampler):
             kept = (sigma_next / sigma * alpha / alpha_next) ** self.churn
             shrink = kept * sigma_next / sigma
             x = shrink * x + (alpha_next - alpha * shrink) * ahead
+            del estimate, ahead  # their images would lie beside the next step's graph
             if self.churn and sigma_next > 0:
                 x = x + sigma_next * math.sqrt(1 - kept**2) * problem.randn()
             yield x
+
+
+def _conditioned(
+    problem: Problem,
+    spectrum: Spectrum,
+    t: float,
+    v: float,
+    rows: tuple[Any, Any, Any],
+    pinv_y: Tensor,
+    x: Tensor,
+    zeta: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """x̂_y of the state x at time t, and ζ improved, both (B, C, H, W); v is r_t², the rows are those of G, D and P - D."""
+    input_row, row, rest_row = rows
+    s, o = problem.linear(t)
+    alpha, sigma = problem.alpha_sigma(t)
+    lift = sigma**2 / alpha
+    h = alpha * pinv_y - x + lift * zeta
+    pulled = spectrum.combine([(input_row, h)])
+    point = x + pulled
+    target = pinv_y - (h - pulled) / alpha  # H⁺y - Σ η
+    del h, pulled  # they would lie beside the network's graph
+    x_0 = direction = x
+
+    def cotangent(network: Tensor) -> Tensor:
+        nonlocal x_0, direction
+        x_0 = s * point + o * network
+        direction = spectrum.combine([(row, target - x_0)]) / v
+        return direction
+
+    _, vjp = problem.network_and_vjp(point, t, cotangent)
+    spread = lift * (s * direction + o * vjp)  # V d
+    gap = target - x_0
+    length = _quotient(direction, gap, spread + gap - v * direction)
+    estimate = x_0 + length * (spread - v * direction)
+    gap = target - estimate
+    estimate = estimate + spectrum.combine([(row, gap)])
+    zeta = zeta + length * direction
+    if problem.noise_std:
+        zeta = zeta + spectrum.combine([(rest_row, gap)]) * (alpha / lift)
+    return estimate, zeta
 
 
 def _quotient(direction: Tensor, above: Tensor, below: Tensor) -> Tensor:

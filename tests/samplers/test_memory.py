@@ -1,4 +1,4 @@
-"""What a step keeps beside the network's graph: the state, H⁺y, the residual and N, and nothing of the step before."""
+"""What a step keeps beside the network's graph: the state, H⁺y, the residual and N, and no leftovers of the step before."""
 
 from __future__ import annotations
 
@@ -10,8 +10,19 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from cclight import AveragePooling, Conjugate, OTPath, PiGDM, Prior, Velocity
-from cclight.samplers.moments import ConjugateMoments
+from cclight import (
+    DPS,
+    AveragePooling,
+    Conjugate,
+    ConjugateHeun,
+    ConjugateMoments,
+    ConjugateTilt,
+    OTPath,
+    PiGDM,
+    Prior,
+    Sampler,
+    Velocity,
+)
 
 SHAPE = (2, 3, 16, 16)
 
@@ -61,11 +72,23 @@ class Reporting(Prior):
         return Square.apply(x_t, lambda: self.counts.append(self.alive.images()))
 
 
-@pytest.mark.parametrize("sampler", [Conjugate(4), PiGDM(4), ConjugateMoments(4)], ids=lambda sampler: type(sampler).__name__)
-def test_a_product_has_four_images_beside_it(sampler):
+@pytest.mark.parametrize(
+    ("sampler", "images"),
+    [
+        (Conjugate(4), 4),  # x, H⁺y, the residual and N
+        (Conjugate(4, order=2), 7),  # and x, N and g of the step before
+        (ConjugateHeun(4), 7),
+        (ConjugateMoments(4), 4),
+        (ConjugateTilt(4), 9),  # ζ, where the network is asked, what it should meet, x̂_0 and x̂_y of the step before besides
+        (PiGDM(4), 4),
+        (DPS(4), 5),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Sampler) else str(value),
+)
+def test_what_lies_beside_a_product(sampler, images):
     operator, noise = AveragePooling(2), torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))
     y = operator(noise)
     with Alive() as alive:
         prior = Reporting(alive)
         sampler.sample(prior, operator, y, noise)
-    assert prior.counts == [4, 4, 4, 4]  # x, H⁺y, the residual and N
+    assert max(prior.counts) == images
