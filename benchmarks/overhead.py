@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import os
 import resource
 import statistics
@@ -35,6 +36,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +44,7 @@ from torch import Tensor, nn
 from cclight import AveragePooling, Conjugate, OTPath, PiGDM, Prior, Sampler, Velocity
 from cclight.priors.small import SmallUNet
 from cclight.samplers.moments import ConjugateMoments
+from cclight.samplers.tilt import ConjugateTilt
 
 STEPS = 3
 OWN_REPEATS = 100
@@ -50,6 +53,7 @@ SAMPLERS: dict[str, Sampler] = {
     "Conjugate order 2": Conjugate(STEPS, order=2),
     "PiGDM": PiGDM(STEPS),
     "ConjugateMoments": ConjugateMoments(STEPS),
+    "ConjugateTilt": ConjugateTilt(STEPS),
 }
 Work = Callable[[], object]
 
@@ -217,6 +221,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--ours", action="store_true", help="leave the peers out")
     parser.add_argument("--memory", action="store_true", help="peak memory in the place of time")
     parser.add_argument("--repeats", type=int, nargs=2, default=(15, 3), help="of the column `whole`, at 64×64 and 256×256")
+    parser.add_argument("--output", type=Path, help="a JSON file to write")
     parser.add_argument("--peak", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -224,11 +229,14 @@ def main(arguments: list[str] | None = None) -> None:
         name, size, batch = options.peak
         print(peak_memory(name, int(size), int(batch)))
         return
+    rows: list[dict[str, Any]] = []
     if options.memory:
         for batch in (1, 4):
             peaks = {name: _peak_of(name, 256, batch) for name in ("network", *SAMPLERS)}
             for name, peak in peaks.items():
                 print(f"256×256, batch {batch}: {name:20} {peak / 2**20:5.0f} MiB  {peak / peaks['network']:.3f}", flush=True)
+                rows.append({"size": 256, "batch": batch, "sampler": name, "bytes": peak, "ratio": peak / peaks["network"]})
+        _write(options.output, rows)
         return
     prior = Network()
     print(f"{sum(p.numel() for p in prior.parameters()) / 1e6:.1f} million parameters")
@@ -240,6 +248,16 @@ def main(arguments: list[str] | None = None) -> None:
         for batch in (1, 4):
             for name, (whole, own) in times(prior, size, batch, repeats, not options.ours).items():
                 print(f"{size}×{size}, batch {batch}: {name:22} {whole:.3f}  {own:.4f}", flush=True)
+                rows.append({"size": size, "batch": batch, "sampler": name, "whole": whole, "own": own})
+    _write(options.output, rows)
+
+
+def _write(path: Path | None, rows: list[dict[str, Any]]) -> None:
+    """The whole file or none of it."""
+    if path:
+        part = path.with_name(path.name + ".part")
+        part.write_text(json.dumps(rows, indent=1) + "\n")
+        part.replace(path)
 
 
 def _peak_of(name: str, size: int, batch: int) -> int:
