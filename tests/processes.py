@@ -64,6 +64,19 @@ def start(command: Sequence[str], cwd: Path | str | None = None, env: Mapping[st
     return Forked(command, cwd, os.environ if env is None else env)
 
 
+def start_ranks(
+    command: Sequence[str], ranks: int, cwd: Path | str | None = None, env: Mapping[str, str] | None = None
+) -> list[Forked]:
+    """Start a Python program once for each rank of DDP; plainly for one."""
+    variables = dict(os.environ if env is None else env)
+    if ranks == 1:
+        return [start(command, cwd, variables)]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "NODE_RANK": "0"}
+    return [start(command, cwd, variables | {"LOCAL_RANK": str(rank)}) for rank in range(ranks)]
+
+
 def run(
     command: Sequence[str],
     cwd: Path | str | None = None,
@@ -72,13 +85,8 @@ def run(
     ranks: int = 1,
 ) -> subprocess.CompletedProcess[str]:
     """Run a Python program to its end, in one process or one for each rank; the ranks' outputs follow each other."""
-    variables = dict(os.environ if env is None else env)
-    if ranks > 1:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "NODE_RANK": "0"}
     began = time.monotonic()
-    processes = [start(command, cwd, variables | ({"LOCAL_RANK": str(r)} if ranks > 1 else {})) for r in range(ranks)]
+    processes = start_ranks(command, ranks, cwd, env)
     try:
         texts = [process.communicate(timeout - (time.monotonic() - began)) for process in processes]
     finally:

@@ -134,24 +134,8 @@ def test_a_metric_that_one_rank_lacks_is_unavailable_and_nobody_hangs(run_apart)
     assert metrics["psnr"]["images"] == 7
 
 
-@pytest.mark.parametrize("victim", [0, 1, "all"])
-def test_killed_at_a_random_moment_the_run_ends_and_the_same_command_finishes_it(whole, command, run_apart, tmp_path, victim):
-    options = ("--devices", 2, "--batch-size", 1, "--distances", "--pause", 0.4)
-    seconds = random.uniform(0.001, 0.6)  # rank 0 has work for 1.6, rank 1 for 1.2
-    told = f"killed {victim} after {seconds:.3f} seconds"
-    kill = () if victim == "all" else ("--kill-rank", victim, "--kill-after", seconds)
-    run = RunFolder("run", root=str(tmp_path / "runs"))
-    process = subprocess.Popen(command(*options, *kill), stdout=-1, stderr=-1, start_new_session=True)
-    before = set()
-    if victim == "all":
-        while not any(run.path.glob("records/*.jsonl")):
-            assert process.poll() is None
-            time.sleep(0.01)
-        time.sleep(seconds)
-        before = set(run.finished())
-        os.killpg(process.pid, signal.SIGKILL)
-    process.communicate(timeout=120)
-    assert process.returncode != 0, told
+def assert_the_same_command_finishes_it(options, before, run, whole, run_apart, told):
+    """The run was killed: nothing of it is lost or done again, and the results are those of an unbroken one."""
     assert not (run.path / "metrics.json").exists(), told
     done = {index: run.file("restored", index, record["name"]) for index, record in run.finished().items()}
     assert before <= done.keys(), told
@@ -160,6 +144,38 @@ def test_killed_at_a_random_moment_the_run_ends_and_the_same_command_finishes_it
     assert sorted(restored[0] + restored[1]) == sorted(set(range(7)) - done.keys()), told
     assert files == {index: path.stat().st_ino for index, path in done.items()}, told
     assert_same_results(run.path, whole)
+
+
+SLOWLY = ("--devices", 2, "--batch-size", 1, "--distances", "--pause", 0.4)  # rank 0 has work for 1.6 s, rank 1 for 1.2 s
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_one_rank_killed_at_a_random_moment_ends_the_run(whole, command, run_apart, tmp_path, victim):
+    """Lightning's launcher ends the other one."""
+    seconds = random.uniform(0.001, 0.6)
+    line = command(*SLOWLY, "--kill-rank", victim, "--kill-after", seconds)
+    process = subprocess.run(line, capture_output=True, timeout=120, check=False)
+    told = f"killed {victim} after {seconds:.3f} seconds"
+    assert process.returncode != 0, told
+    run = RunFolder("run", root=str(tmp_path / "runs"))
+    assert_the_same_command_finishes_it(SLOWLY, set(), run, whole, run_apart, told)
+
+
+def test_all_ranks_killed_at_a_random_moment(whole, command, run_apart, tmp_path):
+    seconds = random.uniform(0.001, 0.6)
+    run = RunFolder("run", root=str(tmp_path / "runs"))
+    ranks = processes.start_ranks(command(*SLOWLY), 2)
+    while not any(run.path.glob("records/*.jsonl")):
+        assert [rank.poll() for rank in ranks] == [None, None]
+        time.sleep(0.01)
+    time.sleep(seconds)
+    before = set(run.finished())
+    for rank in ranks:
+        rank.send_signal(signal.SIGKILL)
+    for rank in ranks:
+        rank.communicate()
+        assert rank.returncode == -signal.SIGKILL
+    assert_the_same_command_finishes_it(SLOWLY, before, run, whole, run_apart, f"killed after {seconds:.3f} seconds")
 
 
 def test_a_kill_in_the_middle_and_another_number_of_ranks(whole, run_apart):
