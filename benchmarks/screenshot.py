@@ -20,8 +20,8 @@ from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 
-from cclight.runs import write_whole
-from cclight.workbench.report import main as report
+from cclight.commands.report.page import main as report
+from cclight.runs.files import write_whole
 
 FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars", "--disable-sync")
 QUIET = ("--disable-background-networking", "--disable-component-update")

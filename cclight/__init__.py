@@ -11,9 +11,9 @@ from typing import Any
 __version__ = "0.1.0"
 
 _ROOMS = {
-    "paths": ("GaussianPath", "VPPath", "OTPath"),
-    "discrete_path": ("DiscretePath",),
-    "parameterization": ("Parameterization", "Epsilon", "Velocity", "Sample"),
+    "paths.gaussian": ("GaussianPath", "VPPath", "OTPath"),
+    "paths.discrete": ("DiscretePath",),
+    "paths.parameterization": ("Parameterization", "Epsilon", "Velocity", "Sample"),
     "priors.base": ("Prior",),
     "priors.mixture": ("GaussianMixture",),
     "priors.small": ("SmallPrior",),
@@ -49,8 +49,9 @@ _ROOMS = {
     "data.sources": ("Source", "HFDataset", "ImageFolder", "SamplePhotographs"),
     "data.subset": ("Subset",),
     "data.patches": ("PatchDataModule",),
-    "metrics": ("ImageMetric", "PSNR", "SSIM", "MSSSIM", "LPIPS"),
-    "distances": ("FeatureDistances", "Inception"),
+    "metrics.image": ("ImageMetric", "PSNR", "SSIM", "MSSSIM", "LPIPS"),
+    "metrics.fid": ("FeatureDistances",),
+    "metrics.inception": ("Inception",),
     "restorer": ("Restorer", "Restored"),
     "training": ("PriorTrainer",),
 }

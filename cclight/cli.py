@@ -12,29 +12,30 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
 from importlib import import_module
-from pathlib import Path
 
 from cclight import __version__
+from cclight.configs import with_packaged_configs
+from cclight.errors import UsageError, suggestion
 
 # Each command's one line of help, and where its function lies: it takes the arguments and returns an exit code or None.
 COMMANDS: dict[str, tuple[str, str]] = {
-    "predict": ("restore a source's photographs and measure the result", "cclight.lightning_cli:predict"),
-    "restore": ("restore pictures of your own with the embedded prior", "cclight.workbench.restore:main"),
-    "evaluate": ("measure a run's saved pictures again, without restoring", "cclight.workbench.evaluate:main"),
-    "tune": ("search a sampler's settings", "cclight.workbench.tune:main"),
-    "table": ("collect runs in the paper's layout", "cclight.workbench.table:main"),
-    "compare": ("test whether one run is better than another", "cclight.workbench.compare:main"),
-    "report": ("show runs on one page with before and after", "cclight.workbench.report:main"),
-    "cite": ("print the BibTeX of what runs used", "cclight.workbench.cite:main"),
-    "list": ("list samplers, operators, priors and configurations", "cclight.workbench.listing:main"),
-    "completion": ("print a script that completes commands in a shell", "cclight.workbench.completion:main"),
-    "fit": ("train a small prior on a source's photographs", "cclight.lightning_cli:fit"),
-    "export": ("write a trained prior in the packaged format", "cclight.cli:export"),
-    "models": ("list the published checkpoints that load by name", "cclight.cli:models"),
-    "check-operator": ("try the identities that an operator of your own must meet", "cclight.operators.check:main"),
+    "predict": ("restore a source's photographs and measure the result", "cclight.commands.predict:predict"),
+    "restore": ("restore pictures of your own with the embedded prior", "cclight.commands.restore:main"),
+    "evaluate": ("measure a run's saved pictures again, without restoring", "cclight.commands.evaluate:main"),
+    "tune": ("search a sampler's settings", "cclight.commands.tune.command:main"),
+    "table": ("collect runs in the paper's layout", "cclight.commands.table:main"),
+    "compare": ("test whether one run is better than another", "cclight.commands.compare:main"),
+    "report": ("show runs on one page with before and after", "cclight.commands.report.page:main"),
+    "cite": ("print the BibTeX of what runs used", "cclight.commands.cite:main"),
+    "list": ("list samplers, operators, priors and configurations", "cclight.commands.list:main"),
+    "completion": ("print a script that completes commands in a shell", "cclight.commands.completion:main"),
+    "fit": ("train a small prior on a source's photographs", "cclight.commands.fit:fit"),
+    "export": ("write a trained prior in the packaged format", "cclight.commands.export:export"),
+    "models": ("list the published checkpoints that load by name", "cclight.commands.models:models"),
+    "check-operator": ("try the identities that an operator of your own must meet", "cclight.commands.check_operator:main"),
 }
+
 
 _USAGE = """usage: cclight [--help] [--version] COMMAND ...
 
@@ -47,10 +48,6 @@ commands:
 
   cclight predict --config configs/sr.yaml
 """
-
-
-class UsageError(Exception):
-    """Something the user can mend; the message is one line."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -85,72 +82,6 @@ def main(arguments: list[str] | None = None) -> int:
         if os.environ.get("CCLIGHT_TRACEBACK"):
             raise
         return _fail(f"{error} (CCLIGHT_TRACEBACK=1 shows where)", command)
-
-
-def export(arguments: list[str]) -> None:
-    """`cclight export`: write a trained prior in the packaged format."""
-    from jsonargparse import auto_cli
-
-    from cclight.training import export
-
-    print(auto_cli(export, args=arguments, as_positional=True, prog="cclight export"))
-
-
-def models(arguments: list[str]) -> None:
-    """`cclight models`: list the published checkpoints."""
-    from rich.console import Console
-
-    from cclight.priors.checkpoints import models_table
-
-    if arguments:
-        raise UsageError(f"it takes no arguments, got {' '.join(arguments)}")
-    Console().print(models_table())
-
-
-def with_packaged_configs(arguments: list[str]) -> list[str]:
-    """Replace the name of a configuration that travels with the package by its path, where no such file lies here.
-
-    Raises:
-        UsageError: when neither the file nor a packaged configuration of that name exists.
-    """
-    resolved = list(arguments)
-    for place, argument in enumerate(arguments):
-        if argument == "--config" and place + 1 < len(arguments):
-            resolved[place + 1] = str(find_config(arguments[place + 1]))
-        elif argument.startswith("--config="):
-            resolved[place] = f"--config={find_config(argument.removeprefix('--config='))}"
-    return resolved
-
-
-def find_config(name: str) -> Path:
-    """The configuration file of a name: a file here, or one that travels with the package (`sr.yaml`, `configs/sr.yaml`).
-
-    Raises:
-        UsageError: when there is none.
-    """
-    if Path(name).is_file():
-        return Path(name)
-    folder = packaged_configs()
-    known = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*.yaml"))}
-    wanted = name.removeprefix("configs/")
-    if wanted in known:
-        return known[wanted]
-    packaged = ": packaged are " + ", ".join(known)
-    raise UsageError(f"no configuration {name}{suggestion(wanted, known) or packaged}")
-
-
-def packaged_configs() -> Path:
-    """The folder of the configurations: inside an installed package, beside it in a checkout."""
-    here = Path(__file__).resolve().parent
-    return here / "configs" if (here / "configs").is_dir() else here.parent / "configs"
-
-
-def suggestion(word: str, known: Iterable[str]) -> str:
-    """`: did you mean ...?` where the word resembles known ones, else nothing."""
-    from difflib import get_close_matches
-
-    close = get_close_matches(word, list(known), n=3, cutoff=0.5)
-    return f": did you mean {' or '.join(close)}?" if close else ""
 
 
 def _fail(message: str, command: str = "", code: int = 1) -> int:

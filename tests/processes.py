@@ -100,7 +100,15 @@ def run(
 @cache
 def _server() -> Any:
     context = multiprocessing.get_context("forkserver")
-    slow = ["cclight.lightning_cli", "torchvision", "torchmetrics", "datasets", "optuna", "matplotlib.pyplot"]
+    slow = [
+        "cclight.commands.predict",
+        "cclight.commands.fit",
+        "torchvision",
+        "torchmetrics",
+        "datasets",
+        "optuna",
+        "matplotlib.pyplot",
+    ]
     context.set_forkserver_preload([*slow, "tests.processes"])
     return context
 

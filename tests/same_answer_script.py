@@ -14,7 +14,7 @@ from cclight import PSNR, SSIM, BicubicDownsampling, ImageFolder, RestorationDat
 from cclight.callbacks.images import ImageWriter
 from cclight.callbacks.metrics import MetricsCallback
 from cclight.callbacks.resume import Resume
-from cclight.runs import RunFolder
+from cclight.runs.folder import RunFolder
 
 SAMPLERS = {
     "conjugate": ("Conjugate", {}),

@@ -17,10 +17,11 @@ import pytest
 import yaml
 from PIL import Image
 
-from cclight.cli import find_config, main, packaged_configs
-from cclight.lightning_cli import PredictCLI
+from cclight.cli import main
+from cclight.commands.predict import PredictCLI
+from cclight.configs import find_config, packaged_configs
 from cclight.priors.small import load, save
-from cclight.runs import RunFolder
+from cclight.runs.folder import RunFolder
 from tests import processes
 from tests.priors.test_small import random_network
 

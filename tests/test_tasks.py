@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 
 import cclight
-from cclight.lightning_cli import PredictCLI
+from cclight.commands.predict import PredictCLI
 from cclight.samplers.base import Sampler
 
 FAST = {"steps": 2}

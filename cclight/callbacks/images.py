@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from cclight.operators.base import Operator
-from cclight.runs import RunFolder, read_png, to_uint8, write_whole
+from cclight.runs.files import read_png, to_uint8, write_whole
+from cclight.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from cclight.data.datamodule import Batch

@@ -6,39 +6,32 @@ merge is in `teardown`, the one hook that a rank without images runs as well.
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import warnings
 from collections import Counter
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from cclight.data.datamodule import RestorationDataModule
-from cclight.distances import FeatureDistances
-from cclight.metrics import (
-    CONSISTENCY,
-    NFE,
-    SECONDS,
-    ImageMetric,
-    Quantity,
-    Summary,
-    Unavailable,
-    default_metrics,
-    gather,
-    summarize,
-)
-from cclight.runs import Record, RunError, RunFolder, write_whole
+from cclight.errors import RunError
+from cclight.metrics.fid import FeatureDistances
+from cclight.metrics.gather import gather
+from cclight.metrics.image import ImageMetric, default_metrics
+from cclight.metrics.quantity import CONSISTENCY, NFE, SECONDS, Unavailable
+from cclight.metrics.summary import Summary
+from cclight.runs.folder import Record, RunFolder
 
 if TYPE_CHECKING:
     from cclight.data.datamodule import Batch
     from cclight.restorer import Restored
+from cclight.metrics.summary import per_image_quantities, summarize_records
+from cclight.runs.results import write_results
 
 FAILURE = "the restoration holds NaN or infinity"
+
+
 NOT_APPLICABLE = "not applicable: the data holds no clean images to compare with"
 
 
@@ -179,67 +172,3 @@ class MetricsCallback(Callback):
             self.summaries.update({s.quantity.name: s for s in self.distances.compute(restored, clean)})
         if trainer.is_global_zero:
             write_results(self.run, self.records, self.summaries, left_out)
-
-
-def per_image_quantities(metrics: list[ImageMetric]) -> list[Quantity]:
-    """The per-image numbers of a run: the metrics', and those that need no clean image.
-
-    Raises:
-        ValueError: for two metrics of one name.
-    """
-    quantities = [*(metric.quantity for metric in metrics), CONSISTENCY, NFE, SECONDS]
-    names = [quantity.name for quantity in quantities]
-    if len(set(names)) < len(names):
-        raise ValueError(f"Two metrics of one name among {', '.join(names)}: give each metric its own quantity.name.")
-    return quantities
-
-
-def summarize_records(
-    quantities: list[Quantity], records: dict[int, Record], reasons: dict[str, str], seed: int
-) -> list[Summary]:
-    """Each per-image metric over the records that hold a restoration.
-
-    Args:
-        quantities: what to summarize.
-        records: by image index.
-        reasons: why a metric is missing, by its name.
-        seed: of the bootstrap.
-    """
-    kept = {index: record for index, record in records.items() if "failed" not in record}
-
-    def values(name: str) -> dict[int, float]:
-        return {index: record[name] for index, record in kept.items() if name in record}
-
-    return [summarize(q, values(q.name), len(kept), reasons.get(q.name), seed) for q in quantities]
-
-
-def write_results(
-    run: RunFolder, records: dict[int, Record], summaries: dict[str, Summary], left_out: dict[int, str] | None = None
-) -> None:
-    """Write metrics.csv, one line per image, and then metrics.json, which marks the run as finished.
-
-    Args:
-        run: where to.
-        records: by image index.
-        summaries: by the metric's name.
-        left_out: photographs that could not be used, and why, by index.
-
-    Raises:
-        RunError: when they cannot be written.
-    """
-    failed = [record for record in records.values() if "failed" in record]
-    columns = ["index", "name", *(name for name in summaries if any(name in record for record in records.values()))]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [*columns, "failed"], extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records.values())
-    write_whole(run.path / "metrics.csv", text.getvalue().encode())
-    results = {
-        "images": len(records),
-        "failed": failed,
-        "left_out": [{"index": index, "reason": reason} for index, reason in sorted((left_out or {}).items())],
-        "metrics": {name: summary.as_json() for name, summary in summaries.items()},
-        "versions": {package: version(package) for package in ("cclight", "torch", "lightning", "torchmetrics")},
-    }
-    content = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_whole(run.path / "metrics.json", content.encode())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from cclight.data.datamodule import RestorationDataModule
-from cclight.runs import RunFolder
+from cclight.runs.folder import RunFolder
 
 
 class Resume(Callback):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from cclight.runs import RunFolder
+from cclight.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from rich.table import Table

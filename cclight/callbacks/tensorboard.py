@@ -10,7 +10,8 @@ import json
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from cclight.runs import RunFolder, read_png
+from cclight.runs.files import read_png
+from cclight.runs.folder import RunFolder
 
 
 class TensorBoardLog(Callback):

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from PIL import Image, ImageOps
 
+from cclight.errors import one_line
+
 
 class UnreadableImage(ValueError):
     """A photograph that cannot be read; the message names it."""
@@ -34,8 +36,3 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "P":
         image = image.convert("RGBA")
     return image.convert("RGB")
-
-
-def one_line(error: Exception) -> str:
-    """An error's message without its line breaks."""
-    return " ".join(str(error).split())

@@ -23,7 +23,8 @@ from typing import Any
 
 from PIL import Image
 
-from cclight.data.decoding import UnreadableImage, decode, one_line
+from cclight.data.decoding import UnreadableImage, decode
+from cclight.errors import one_line
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
 

@@ -10,8 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from cclight.parameterization import Epsilon
-from cclight.paths import VPPath
+from cclight.paths.gaussian import VPPath
+from cclight.paths.parameterization import Epsilon
 from cclight.priors.adm_unet import ADMArchitecture, ADMUNet
 from cclight.priors.base import Prior
 from cclight.priors.checkpoints import architecture_of, fill, load_state, resolve

@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
-from cclight.parameterization import Parameterization
-from cclight.paths import GaussianPath
+from cclight.paths.gaussian import GaussianPath
+from cclight.paths.parameterization import Parameterization
 
 
 class Prior(nn.Module, ABC):

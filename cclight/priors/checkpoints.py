@@ -21,7 +21,7 @@ from cclight.priors.cards import CARDS, Card
 from cclight.priors.download import CheckpointError, download, verify
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    pass
 
 
 def architecture_of(checkpoint: str, prior: str) -> Mapping[str, Any]:
@@ -175,26 +175,3 @@ def _differ(expected: Tensor, found: Any) -> bool:
 
 def _shapes(key: str, expected: Tensor, found: Any) -> str:
     return f"{key}: {tuple(getattr(found, 'shape', ()))} for {tuple(expected.shape)}"
-
-
-def models_table() -> Table:
-    """The known checkpoints, for `cclight models`."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for header in ("name", "prior", "paper", "GB", "licence", "sha256", "cached", "source"):
-        # Names stand whole on any terminal, and nothing is cut: what does not fit goes on in the next line.
-        table.add_column(header, no_wrap=header in ("name", "prior", "GB"), overflow="fold")
-    for card in CARDS.values():
-        cached = (cache_folder() / card.file).is_file()
-        table.add_row(
-            card.name,
-            card.prior,
-            card.paper or "-",
-            f"{card.gigabytes:.1f}",
-            card.licence,
-            card.sha256[:12] if card.sha256 else "not published",
-            "yes" if cached else "by hand" if card.by_hand else "no",
-            card.source,
-        )
-    return table

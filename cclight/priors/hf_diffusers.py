@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from cclight.discrete_path import DiscretePath
-from cclight.parameterization import Epsilon, Linear, Parameterization, Sample
-from cclight.paths import GaussianPath
+from cclight.paths.discrete import DiscretePath
+from cclight.paths.gaussian import GaussianPath
+from cclight.paths.parameterization import Epsilon, Linear, Parameterization, Sample
 from cclight.priors.base import Prior
 from cclight.priors.download import CheckpointError
 

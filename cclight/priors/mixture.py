@@ -27,8 +27,8 @@ import torch
 from torch import Tensor
 
 from cclight.operators.base import LinearOperator, Operator
-from cclight.parameterization import Epsilon, Parameterization
-from cclight.paths import GaussianPath, VPPath
+from cclight.paths.gaussian import GaussianPath, VPPath
+from cclight.paths.parameterization import Epsilon, Parameterization
 from cclight.priors.base import Prior
 
 # Singular values of H below this fraction of the largest are its null space: operators often carry float32 matrices.

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cclight.parameterization import Velocity
-from cclight.paths import OTPath
+from cclight.paths.gaussian import OTPath
+from cclight.paths.parameterization import Velocity
 from cclight.priors.base import Prior
 from cclight.priors.checkpoints import CheckpointError, architecture_of, fill, load_state, resolve
 from cclight.priors.ncsnpp_unet import NCSNpp, NCSNppArchitecture

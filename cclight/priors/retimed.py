@@ -17,8 +17,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cclight.parameterization import Parameterization
-from cclight.paths import GaussianPath
+from cclight.paths.gaussian import GaussianPath
+from cclight.paths.parameterization import Parameterization
 from cclight.priors.base import Prior
 
 

@@ -25,8 +25,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cclight.parameterization import Epsilon, Parameterization
-from cclight.paths import GaussianPath, VPPath
+from cclight.paths.gaussian import GaussianPath, VPPath
+from cclight.paths.parameterization import Epsilon, Parameterization
 from cclight.priors.base import Prior
 
 SIGMA_DATA = 0.5  # standard deviation of photographs in [-1, 1]

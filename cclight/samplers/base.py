@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from cclight.operators.base import Operator
-from cclight.parameterization import Parameterization
-from cclight.paths import GaussianPath
+from cclight.paths.gaussian import GaussianPath
+from cclight.paths.parameterization import Parameterization
 from cclight.priors.base import Prior
 
 

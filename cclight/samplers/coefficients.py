@@ -35,9 +35,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cclight.guidance import Schedule, gamma, posterior_variance
-from cclight.parameterization import Parameterization
-from cclight.paths import GaussianPath
+from cclight.paths.gaussian import GaussianPath
+from cclight.paths.guidance import Schedule, gamma, posterior_variance
+from cclight.paths.parameterization import Parameterization
 
 # Enough for rounding error on every step of every schedule, a step that ends close to the singular end of the VP path included.
 NODES = 96

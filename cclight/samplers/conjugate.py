@@ -20,8 +20,8 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
-from cclight.guidance import SCHEDULES, Schedule
 from cclight.operators.base import LinearOperator
+from cclight.paths.guidance import SCHEDULES, Schedule
 from cclight.samplers.base import Problem, Sampler
 from cclight.samplers.coefficients import Table, conjugate_table
 from cclight.samplers.spectrum import Directions, Perturbed, Projector, Singular, Spectrum, Whole, spectrum_of, weighted
@@ -55,7 +55,7 @@ class Conjugate(Sampler):
         t_start: progress from noise (0) to data (1) at which sampling begins, from the pseudoinverse plus noise.
         t_end: progress at which it ends; None ends at 0.999 on the VP path and 1 on the OT path.
         order: 1 (Euler, the paper's) or 2 (Adams-Bashforth, at no extra network call).
-        schedule: how the guidance varies with time, see `cclight.guidance`.
+        schedule: how the guidance varies with time, see `cclight.paths.guidance`.
         timesteps: how the steps are spaced, see `cclight.samplers.timesteps`.
         noise_model: how σ_y > 0 is treated: "exact", per singular value, or "perturbation", the paper's first-order expansion.
         jacobian: "vjp", or "none" to drop the terms in Jᵀr: one forward pass a step and no backward one, half the time.

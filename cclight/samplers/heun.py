@@ -18,7 +18,7 @@ from dataclasses import fields
 
 from torch import Tensor
 
-from cclight.guidance import Schedule
+from cclight.paths.guidance import Schedule
 from cclight.samplers.base import Problem, Sampler
 from cclight.samplers.coefficients import conjugate_table
 from cclight.samplers.conjugate import Conjugate, check_guidance, evaluate
@@ -34,7 +34,7 @@ class ConjugateHeun(Sampler):
         guidance: the static guidance weight w, >= 0.
         t_start: progress from noise (0) to data (1) at which sampling begins, from the pseudoinverse plus noise.
         t_end: progress at which it ends; None ends at 0.999 on the VP path and 1 on the OT path.
-        schedule: how the guidance varies with time, see `cclight.guidance`.
+        schedule: how the guidance varies with time, see `cclight.paths.guidance`.
         timesteps: how the steps are spaced, see `cclight.samplers.timesteps`.
 
     Raises:

@@ -38,8 +38,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cclight.guidance import posterior_variance
 from cclight.operators.base import LinearOperator
+from cclight.paths.guidance import posterior_variance
 from cclight.samplers.base import Problem, Sampler
 from cclight.samplers.spectrum import Spectrum, spectrum_of, weighted
 from cclight.samplers.timesteps import Spacing, check_grid, timesteps

@@ -26,9 +26,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from cclight.guidance import Schedule, gamma, posterior_variance
-from cclight.parameterization import Parameterization
-from cclight.paths import GaussianPath
+from cclight.paths.gaussian import GaussianPath
+from cclight.paths.guidance import Schedule, gamma, posterior_variance
+from cclight.paths.parameterization import Parameterization
 from cclight.samplers.base import Problem, Sampler
 from cclight.samplers.coefficients import NODES, quadrature
 from cclight.samplers.conjugate import check_guidance
@@ -76,7 +76,7 @@ class PiGDM(Sampler):
         lam: λ of the exponential integrator; 0 is DDIM.
         t_start: progress from noise (0) to data (1) at which sampling begins, from the pseudoinverse plus noise.
         t_end: progress at which it ends; None ends at 0.999 on the VP path and 1 on the OT path.
-        schedule: how the guidance varies with time, see `cclight.guidance`: "constant" is ΠGDM, "inverse_variance" ΠGFM.
+        schedule: how the guidance varies with time, see `cclight.paths.guidance`: "constant" is ΠGDM, "inverse_variance" ΠGFM.
         integrator: "exponential" (ΠGDM) or "euler" (ΠGFM).
         timesteps: how the steps are spaced, see `cclight.samplers.timesteps`.
 

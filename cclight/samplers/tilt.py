@@ -50,8 +50,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cclight.guidance import posterior_variance
 from cclight.operators.base import LinearOperator
+from cclight.paths.guidance import posterior_variance
 from cclight.samplers.base import Problem, Sampler
 from cclight.samplers.moments import ConjugateMoments
 from cclight.samplers.spectrum import Spectrum, spectrum_of

@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from cclight.paths import GaussianPath
+from cclight.paths.gaussian import GaussianPath
 
 Spacing = Literal["uniform", "quadratic", "logsnr", "karras"]
 SPACINGS: tuple[Spacing, ...] = ("uniform", "quadratic", "logsnr", "karras")

@@ -23,11 +23,13 @@ from cclight.callbacks.resume import Resume
 from cclight.callbacks.table import SummaryTable
 from cclight.data.datamodule import RestorationDataModule
 from cclight.data.sources import ImageFolder
-from cclight.distances import FeatureDistances
-from cclight.metrics import LPIPS, PSNR, SSIM, Unavailable
+from cclight.errors import RunError
+from cclight.metrics.fid import FeatureDistances
+from cclight.metrics.image import LPIPS, PSNR, SSIM
+from cclight.metrics.quantity import Unavailable
 from cclight.operators.pixelwise import AveragePooling
 from cclight.restorer import Restored
-from cclight.runs import RunError, RunFolder
+from cclight.runs.folder import RunFolder
 
 
 class PseudoinverseRestorer(LightningModule):

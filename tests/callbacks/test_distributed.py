@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from cclight.runs import RunError, RunFolder
+from cclight.errors import RunError
+from cclight.runs.folder import RunFolder
 from tests import processes
 from tests.callbacks.predict_script import arguments
 

@@ -4,7 +4,8 @@ import torch
 from cclight.callbacks.images import ImageWriter, grid_of, picture_of_measurement, row_of
 from cclight.operators.base import Operator
 from cclight.operators.pixelwise import AveragePooling
-from cclight.runs import RunFolder, encode_png, read_png, to_uint8
+from cclight.runs.files import encode_png, read_png, to_uint8
+from cclight.runs.folder import RunFolder
 
 
 def names(folder):

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from cclight.callbacks.metrics import MetricsCallback
-from cclight.metrics import PSNR
+from cclight.errors import RunError
+from cclight.metrics.image import PSNR
 from cclight.operators.pixelwise import AveragePooling
-from cclight.runs import RunError, RunFolder, read_png
+from cclight.runs.files import read_png
+from cclight.runs.folder import RunFolder
 from tests.callbacks.predict_script import arguments, predict
 
 

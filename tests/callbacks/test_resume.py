@@ -3,7 +3,8 @@ import random
 
 import pytest
 
-from cclight.runs import RunError, RunFolder
+from cclight.errors import RunError
+from cclight.runs.folder import RunFolder
 from tests.callbacks import predict_script
 
 

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from cclight.cli import packaged_configs
-from cclight.lightning_cli import PredictCLI
+from cclight.commands.predict import PredictCLI
+from cclight.configs import packaged_configs
 
 TASKS = sorted(path.stem for path in packaged_configs().glob("*.yaml") if not path.stem.startswith("fit"))
 

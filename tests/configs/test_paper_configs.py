@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 
 from cclight.cli import main
-from cclight.lightning_cli import PredictCLI
+from cclight.commands.predict import PredictCLI
 from cclight.priors.adm import ADM
 from cclight.priors.adm_unet import ADMArchitecture, ADMUNet
 from cclight.priors.ncsnpp import RectifiedFlow
@@ -185,7 +185,7 @@ def test_every_sampler_runs_from_yaml_on_a_checkpoint_in_the_published_container
             "sampler": {"class_path": sampler, "init_args": {"steps": 2, **SAMPLERS[sampler]}},
         },
         "data": {"source": {"class_path": "ImageFolder", "init_args": {"path": str(pictures)}}, "image_size": 32},
-        "metrics": {"per_image": [{"class_path": "cclight.metrics.PSNR"}]},
+        "metrics": {"per_image": [{"class_path": "cclight.metrics.image.PSNR"}]},
         "trainer": {"accelerator": "cpu", "enable_progress_bar": False},
         "run": {"name": "run", "root": str(tmp_path)},
     }

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cclight.cli import packaged_configs
-from cclight.workbench.search import read_search
-from cclight.workbench.tune import Evaluation
+from cclight.commands.tune.command import Evaluation
+from cclight.commands.tune.search import read_search
+from cclight.configs import packaged_configs
 
 SEARCHES = {path.stem: path for path in sorted((packaged_configs() / "search").glob("*.yaml"))}
 OTHERS = {

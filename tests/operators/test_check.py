@@ -1,8 +1,9 @@
 import pytest
 import torch
 
+from cclight.commands.check_operator import main
 from cclight.operators.base import LinearOperator
-from cclight.operators.check import check_operator, main
+from cclight.operators.check import check_operator
 from cclight.operators.masks import Inpainting
 from cclight.operators.nonlinear import HDR
 from cclight.operators.separable import BicubicDownsampling

@@ -17,8 +17,9 @@ import pytest
 import torch
 from torch import nn
 
+from cclight.commands.models import models_table
 from cclight.priors.cards import CARDS, Card
-from cclight.priors.checkpoints import CheckpointError, architecture_of, fill, load_state, models_table, resolve
+from cclight.priors.checkpoints import CheckpointError, architecture_of, fill, load_state, resolve
 from cclight.priors.download import download
 
 CONTENT = bytes(torch.randint(256, (300_000,), generator=torch.Generator().manual_seed(0), dtype=torch.uint8).tolist())

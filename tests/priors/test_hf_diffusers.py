@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from cclight.discrete_path import DiscretePath
 from cclight.operators.pixelwise import AveragePooling
-from cclight.parameterization import Epsilon, Sample
+from cclight.paths.discrete import DiscretePath
+from cclight.paths.parameterization import Epsilon, Sample
 from cclight.priors.checkpoints import CheckpointError
 from cclight.priors.hf_diffusers import AngularVelocity, DiffusersPrior
 from cclight.samplers.conjugate import Conjugate

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from cclight.operators.base import LinearOperator, Operator
-from cclight.parameterization import Epsilon, Sample, Velocity
-from cclight.paths import OTPath, VPPath
+from cclight.paths.gaussian import OTPath, VPPath
+from cclight.paths.parameterization import Epsilon, Sample, Velocity
 from cclight.priors.mixture import GaussianMixture
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from cclight.operators.base import LinearOperator, SpectralOperator
-from cclight.parameterization import Epsilon, Velocity
-from cclight.paths import GaussianPath, OTPath, VPPath
+from cclight.paths.gaussian import GaussianPath, OTPath, VPPath
+from cclight.paths.parameterization import Epsilon, Velocity
 from cclight.priors.mixture import GaussianMixture, MixturePosterior
 from cclight.samplers.base import Sampler
 from tests.samplers.golden import SHAPE, load, mask

@@ -18,9 +18,9 @@ from cclight import (
     Velocity,
     VPPath,
 )
-from cclight.guidance import gamma
 from cclight.operators.base import Operator
 from cclight.operators.masks import Box
+from cclight.paths.guidance import gamma
 from cclight.priors.base import Prior
 from cclight.samplers.coefficients import conjugate_table, quadrature
 from cclight.samplers.timesteps import timesteps

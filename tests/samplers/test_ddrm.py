@@ -5,7 +5,7 @@ import torch
 
 from cclight.operators.base import LinearOperator
 from cclight.operators.separable import BicubicDownsampling
-from cclight.paths import OTPath, VPPath
+from cclight.paths.gaussian import OTPath, VPPath
 from cclight.samplers.base import Problem
 from cclight.samplers.ddrm import DDRM
 from tests.samplers.baselines import PATHS, assert_images_do_not_meet, cell, distances, golden_run, one_gaussian, small_mixture

@@ -5,7 +5,7 @@ import torch
 
 from cclight.operators.base import LinearOperator, Operator
 from cclight.operators.separable import BicubicDownsampling
-from cclight.paths import OTPath, VPPath
+from cclight.paths.gaussian import OTPath, VPPath
 from cclight.samplers.diffpir import DiffPIR
 from tests.samplers.baselines import PATHS, assert_images_do_not_meet, cell, distances, normal, small_mixture
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cclight.operators.separable import BicubicDownsampling
-from cclight.paths import OTPath
+from cclight.paths.gaussian import OTPath
 from cclight.priors.mixture import GaussianMixture
 from cclight.samplers.otode import OTODE
 from tests.samplers.baselines import NETWORKS, PATHS, assert_images_do_not_meet, cell, distances, normal, small_mixture

@@ -5,7 +5,7 @@ import torch
 
 from cclight.operators.base import Operator
 from cclight.operators.separable import BicubicDownsampling
-from cclight.paths import OTPath, VPPath
+from cclight.paths.gaussian import OTPath, VPPath
 from cclight.samplers.base import Problem
 from cclight.samplers.reddiff import REDDiff
 from tests.samplers.baselines import (

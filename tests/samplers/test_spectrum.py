@@ -8,7 +8,7 @@ from torch import Tensor
 from torchdiffeq import odeint
 
 from cclight import AveragePooling, Conjugate, GaussianBlur, GaussianMixture, OTPath, PiGDM, RandomProjection, VPPath
-from cclight.guidance import Schedule, gamma, posterior_variance
+from cclight.paths.guidance import Schedule, gamma, posterior_variance
 from cclight.samplers.spectrum import Perturbed, Singular, spectrum_of
 from cclight.samplers.timesteps import timesteps
 from tests.samplers.baselines import NETWORKS, normal

@@ -1,0 +1,1 @@
+"""The commands of `cclight`, one to a file."""

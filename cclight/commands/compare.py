@@ -1,0 +1,127 @@
+"""`cclight compare RUN RUN`: is one run better than the other, image by image?
+
+Both restored the same photographs, so that differences are paired: the interval is a bootstrap over images, the p-value that of
+a permutation test which flips the signs of the differences (exact up to 13 images). Fewer than 6 images cannot reach 5 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from typing import Any
+
+from cclight.errors import UsageError
+from cclight.runs.folder import differences
+from cclight.runs.results import Run
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired comparison in one metric.
+
+    Attributes:
+        metric: its name in metrics.json.
+        images: how many images both runs measured.
+        mean: the mean of second - first.
+        interval: of the mean, 95 %; None for fewer than 2 images or equal differences.
+        p_value: two-sided, of no difference; 1 where all differences are zero.
+        wins: images on which the second run is better.
+        losses: images on which it is worse.
+    """
+
+    metric: str
+    images: int
+    mean: float
+    interval: tuple[float, float] | None
+    p_value: float
+    wins: int
+    losses: int
+
+
+def main(arguments: list[str]) -> None:
+    """`cclight compare`."""
+    parser = argparse.ArgumentParser("cclight compare", description="Test paired differences between two runs.")
+    parser.add_argument("first", help="a run folder")
+    parser.add_argument("second", help="another one, on the same photographs")
+    parser.add_argument("--metric", action="append", help="only this metric; may be repeated")
+    options = parser.parse_args(arguments)
+    first, second = Run.read(options.first), Run.read(options.second)
+    common = check_same_photographs(first, second)
+    metrics = options.metric or [name for name in first.metrics if first.values(name) and second.values(name)]
+    for metric in metrics:
+        if not (first.values(metric) and second.values(metric)):
+            raise UsageError(f"{metric} was not measured in both runs: there are {', '.join(first.metrics)}")
+    rows = [difference(first, second, metric) for metric in metrics if not _constant(first, second, metric)]
+
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    table = Table(title=f"{second.name} minus {first.name}: {len(common)} images")
+    for column in ("metric", "difference", "95 % interval", "p", "better : worse", "in words"):
+        table.add_column(column, justify="left" if column in ("metric", "in words") else "right")
+    for row in rows:
+        kind = first.metrics[row.metric]
+        digits = kind["digits"] + 1
+        interval = "" if row.interval is None else f"{row.interval[0]:+.{digits}f} ... {row.interval[1]:+.{digits}f}"
+        counts = f"{row.wins} : {row.losses}"
+        words = verdict(row, kind["direction"], first.name, second.name)
+        table.add_row(kind["title"], f"{row.mean:+.{digits}f}", interval, f"{row.p_value:.3g}", counts, words)
+    console.print(table)
+    texts = [(run.path / "config.yaml").read_text(encoding="utf-8") for run in (first, second)]
+    for line in differences(*texts) or ["the same configuration"]:
+        console.print(line.replace(" there, ", f" in {first.name}, ").replace(" here", f" in {second.name}"), markup=False)
+
+
+def check_same_photographs(first: Run, second: Run) -> list[int]:
+    """The indices that both runs finished.
+
+    Raises:
+        UsageError: when there are none, or when an index is not the same photograph in both.
+    """
+    common = [index for index in first.records if index in second.records]
+    if not common:
+        raise UsageError(f"{first.path} and {second.path} have no image in common: compare runs on the same photographs")
+    for index in common:
+        names = first.records[index]["name"], second.records[index]["name"]
+        if names[0] != names[1]:
+            raise UsageError(f"image {index} is {names[0]} in {first.path} and {names[1]} in {second.path}: not the same data")
+    return common
+
+
+def difference(first: Run, second: Run, metric: str, seed: int = 0) -> Difference:
+    """The paired difference of two runs in one metric.
+
+    Args:
+        first: a run.
+        second: another one on the same photographs.
+        metric: a metric that both measured on common images.
+        seed: of the bootstrap and of the permutations, where they are not enumerated.
+    """
+    import numpy as np
+    from scipy import stats
+
+    one, two = first.values(metric), second.values(metric)
+    gaps = np.array([two[index] - one[index] for index in sorted(one.keys() & two.keys())])
+    sign = 1 if first.metrics[metric]["direction"] == "higher" else -1
+    interval, p_value = None, 1.0
+    if len(gaps) > 1 and np.ptp(gaps) > 0:
+        bootstrap = stats.bootstrap((gaps,), np.mean, method="percentile", rng=np.random.default_rng(seed))
+        interval = (float(bootstrap.confidence_interval.low), float(bootstrap.confidence_interval.high))
+    if len(gaps) > 1 and np.any(gaps):
+        permutations: dict[str, Any] = {"permutation_type": "samples", "n_resamples": 9999, "vectorized": True}
+        p_value = float(stats.permutation_test((gaps,), np.mean, rng=np.random.default_rng(seed), **permutations).pvalue)
+    wins, losses = int((sign * gaps > 0).sum()), int((sign * gaps < 0).sum())
+    return Difference(metric, len(gaps), float(gaps.mean()), interval, p_value, wins, losses)
+
+
+def verdict(row: Difference, direction: str, first: str, second: str) -> str:
+    """A difference in words, at the 5 % level."""
+    if row.p_value >= 0.05:
+        return "no clear difference"
+    return f"{second if (row.mean > 0) == (direction == 'higher') else first} is better"
+
+
+def _constant(first: Run, second: Run, metric: str) -> bool:
+    """Whether a metric has one value in both runs, as NFE often has: nothing to test."""
+    return len({*first.values(metric).values(), *second.values(metric).values()}) == 1

@@ -1,0 +1,78 @@
+"""`cclight predict`: restore a source's photographs and measure the result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.utilities import rank_zero_only
+
+from cclight.callbacks.images import ImageWriter
+from cclight.callbacks.metrics import MetricsCallback
+from cclight.callbacks.resume import Resume
+from cclight.callbacks.table import SummaryTable
+from cclight.callbacks.tensorboard import TensorBoardLog
+from cclight.commands.lightning import _CLI, add_metrics_arguments
+from cclight.data.datamodule import RestorationDataModule
+from cclight.operators.base import Operator
+from cclight.restorer import Restorer
+from cclight.runs.folder import RunFolder
+
+
+class PredictCLI(_CLI):
+    """`cclight predict`."""
+
+    command = "predict"
+    model = Restorer
+    data = RestorationDataModule
+    # Guidance needs autograd, which inference mode switches off; the data module shares the work itself.
+    defaults: ClassVar[dict[str, Any]] = {
+        "inference_mode": False,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_model_summary": False,
+        "use_distributed_sampler": False,
+    }
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_subclass_arguments(Operator, "operator", help="The degradation H: what was done to the clean images.")
+        parser.add_argument("--noise_std", type=float, default=0.0, help="σ_y of the measurement's noise, images in [-1, 1].")
+        parser.add_argument("--run.name", type=str | None, default=None, help="The run's name; None takes the configuration's.")
+        parser.add_class_arguments(RunFolder, "run", skip={"name"})
+        parser.add_argument("--images.grid", type=int, default=8, help="How many images grid.png shows; 0 makes none.")
+        add_metrics_arguments(parser)
+        for target in ("model", "data"):
+            parser.link_arguments("operator", f"{target}.operator", apply_on="instantiate")
+            parser.link_arguments("noise_std", f"{target}.noise_std")
+
+    def before_instantiate_classes(self) -> None:
+        """Claim the run folder before any long work; the other ranks join later, behind a barrier."""
+        settings = self.config.run
+        if settings.name is None:
+            settings.name = Path(str(self.config.config[0])).stem if self.config.config else "predict"
+        self.run = RunFolder(settings.name, settings.root, settings.overwrite, settings.resume)
+        if getattr(rank_zero_only, "rank", 0) == 0:  # set by Lightning from the environment
+            self.run.open(self.parser.dump(self.config, skip_link_targets=False))
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        metrics = self.config_init.metrics
+        callbacks: list[Callback] = [
+            Resume(self.run),
+            ImageWriter(self.run, self.config_init.images.grid),
+            MetricsCallback(self.run, metrics.per_image, metrics.distances),
+            SummaryTable(self.run),
+            TensorBoardLog(self.run),
+        ]
+        trainer = super().instantiate_trainer(**kwargs)
+        trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]
+        return trainer
+
+    def go(self) -> None:
+        self.trainer.predict(self.model, self.datamodule, return_predictions=False)  # type: ignore[arg-type]
+
+
+def predict(arguments: list[str]) -> None:
+    """`cclight predict`: restore a source's photographs."""
+    PredictCLI.launch(arguments)

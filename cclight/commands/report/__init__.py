@@ -1,0 +1,1 @@
+"""`cclight report`: runs on one page."""

@@ -1,0 +1,1 @@
+"""`cclight tune`: search settings."""

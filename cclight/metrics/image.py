@@ -1,0 +1,172 @@
+r"""What is measured: numbers per image, their mean, and how far the mean can be trusted.
+
+Every number says what it is (`Quantity`): its direction, range, input and what it aggregates. Per-image metrics compare the
+restored image x̂ with the clean x, both clamped to [-1, 1] and not rounded to 8 bits:
+
+| metric        | definition                                                                                    | better |
+|---------------|-----------------------------------------------------------------------------------------------|--------|
+| `PSNR`        | 10 log10(4 / mean (x̂ - x)²) dB, of each image; never of a pooled squared error                  | higher |
+| `SSIM`        | Wang et al. 2004: Gaussian window of 11, σ 1.5, on [0, 1], borders reflected                    | higher |
+| `MSSSIM`      | Wang et al. 2003: five scales, sides of 176 pixels or more                                     | higher |
+| `LPIPS`       | Zhang et al. 2018, on [-1, 1]; the paper's tables use net "alex"                                | lower  |
+| consistency   | the root mean square of H x̂ - y                                                                | lower  |
+| NFE, seconds  | network evaluations and time spent on each image                                              | lower  |
+
+The interval around a mean is a 95 % bootstrap percentile interval over images. What cannot be measured is reported as
+unavailable, with the reason and the remedy, and never left out.
+
+References:
+    Wang et al., Image Quality Assessment: From Error Visibility to Structural Similarity, IEEE TIP 2004.
+    Wang et al., Multiscale Structural Similarity for Image Quality Assessment, Asilomar 2003.
+    Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual Metric, CVPR 2018.
+    Efron and Tibshirani, An Introduction to the Bootstrap, 1993.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from cclight.errors import one_line
+from cclight.metrics.quantity import LOADING_ERRORS, Quantity, Unavailable
+
+Net = Literal["alex", "vgg", "squeeze"]
+
+
+class ImageMetric(ABC):
+    """A metric of one restored image against the clean one. To add one, subclass, set `quantity` and write `measure`."""
+
+    quantity: Quantity
+
+    def prepare(self, device: torch.device) -> None:  # noqa: B027 - most metrics need nothing
+        """Get ready, before any long work: load weights onto the device.
+
+        Raises:
+            Unavailable: naming the reason and the remedy.
+        """
+
+    @abstractmethod
+    def measure(self, restored: Tensor, clean: Tensor) -> Tensor:
+        """The metric of each image.
+
+        Args:
+            restored: (B, C, H, W) in [-1, 1], float32, finite.
+            clean: the same shape and range.
+
+        Returns:
+            (B,).
+
+        Raises:
+            Unavailable: for images it is not defined on.
+        """
+
+    @torch.no_grad()
+    def __call__(self, restored: Tensor, clean: Tensor) -> Tensor:
+        """`measure` on clamped images of any floating dtype: (B, C, H, W) twice -> (B,), float64 on the CPU."""
+        return self.measure(restored.float().clamp(-1, 1), clean.float().clamp(-1, 1)).reshape(-1).cpu().double()
+
+
+class PSNR(ImageMetric):
+    """Peak signal-to-noise ratio of each image in dB, capped at 100 dB: identical images have no finite one."""
+
+    quantity = Quantity("psnr", "PSNR (dB)", "higher", (0, 100), "mean over images; x̂ and x in [-1, 1]", 2)
+
+    def measure(self, restored: Tensor, clean: Tensor) -> Tensor:
+        from torchmetrics.functional.image import peak_signal_noise_ratio
+
+        # In float64, on the CPU because not every accelerator has it: float32 keeps only 2e-6 dB.
+        a, b = restored.cpu().double(), clean.cpu().double()
+        return peak_signal_noise_ratio(a, b, data_range=2.0, dim=(1, 2, 3), reduction="none").clamp(max=100)
+
+
+class SSIM(ImageMetric):
+    """Structural similarity of each image (Wang et al. 2004), for images of 11 × 11 pixels or more.
+
+    As in torchmetrics, the image is reflected at its borders; scikit-image leaves out a border of 5 pixels instead.
+    """
+
+    quantity = Quantity("ssim", "SSIM", "higher", (-1, 1), "mean over images; x̂ and x in [0, 1], Gaussian window of 11")
+
+    def measure(self, restored: Tensor, clean: Tensor) -> Tensor:
+        from torchmetrics.functional.image import structural_similarity_index_measure
+
+        _need_side(self.quantity, restored, 11)
+        # Not shift-invariant: the convention is [0, 1].
+        a, b = (restored + 1) / 2, (clean + 1) / 2
+        value = structural_similarity_index_measure(a, b, data_range=1.0, reduction="none")
+        assert isinstance(value, Tensor)
+        return value
+
+
+class MSSSIM(ImageMetric):
+    """Multi-scale structural similarity of each image (Wang et al. 2003), for images of 176 × 176 pixels or more."""
+
+    quantity = Quantity("ms_ssim", "MS-SSIM", "higher", (0, 1), "mean over images; x̂ and x in [0, 1], five scales")
+
+    def measure(self, restored: Tensor, clean: Tensor) -> Tensor:
+        from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+
+        _need_side(self.quantity, restored, 176)
+        a, b = (restored + 1) / 2, (clean + 1) / 2
+        return multiscale_structural_similarity_index_measure(a, b, data_range=1.0, reduction="none", normalize="relu")
+
+
+class LPIPS(ImageMetric):
+    """Learned perceptual image patch similarity (Zhang et al. 2018), for 1 or 3 channels and sides of 32 pixels or more.
+
+    Args:
+        net: the backbone, whose ImageNet weights torchvision downloads once: squeeze (5 MB), alex (233 MB, what papers report)
+            or vgg (528 MB). Values of different nets do not compare.
+    """
+
+    _BACKBONES: Mapping[Net, str] = {"alex": "alexnet", "vgg": "vgg16", "squeeze": "squeezenet1_1"}
+
+    def __init__(self, net: Net = "squeeze") -> None:
+        if net not in self._BACKBONES:
+            raise ValueError(f"LPIPS knows no net {net!r}: choose one of {', '.join(self._BACKBONES)}.")
+        self.net = net
+        self.quantity = Quantity(
+            "lpips", f"LPIPS ({net})", "lower", (0, math.inf), f"mean over images; x̂ and x in [-1, 1], {net} features"
+        )
+        self._network: torch.nn.Module | None = None
+
+    def prepare(self, device: torch.device) -> None:
+        from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+
+        try:
+            self._network = LearnedPerceptualImagePatchSimilarity(net_type=self.net).net.to(device)
+        except LOADING_ERRORS as error:
+            from torchvision.models import get_model_weights
+
+            url = get_model_weights(self._BACKBONES[self.net])["DEFAULT"].url
+            folder = f"{torch.hub.get_dir()}/checkpoints"
+            raise Unavailable(
+                f"the {self.net} weights could not be loaded ({one_line(error)}): run once with a network, or save {url} in "
+                f"{folder}, or point TORCH_HOME to a folder that has them"
+            ) from error
+
+    def measure(self, restored: Tensor, clean: Tensor) -> Tensor:
+        if self._network is None:
+            self.prepare(restored.device)
+            assert self._network is not None
+        _need_side(self.quantity, restored, 32)
+        if restored.shape[1] not in (1, 3):
+            raise Unavailable(f"{self.quantity.title} is defined on 1 or 3 channels, the images have {restored.shape[1]}")
+        rgb = (-1, 3, -1, -1)
+        return self._network(restored.expand(*rgb), clean.expand(*rgb))
+
+
+def default_metrics() -> list[ImageMetric]:
+    """PSNR, SSIM, MS-SSIM and LPIPS (squeeze)."""
+    return [PSNR(), SSIM(), MSSSIM(), LPIPS()]
+
+
+def _need_side(quantity: Quantity, images: Tensor, side: int) -> None:
+    if min(images.shape[-2:]) < side:
+        height, width = images.shape[-2:]
+        raise Unavailable(f"{quantity.title} needs sides of {side} pixels or more, the images are {height}×{width}")

@@ -1,0 +1,1 @@
+"""The formalism: Gaussian paths, what a network predicts on them, and how guidance varies along them."""
