@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tests import processes
-from tests.workbench.conftest import config
+from tests.commands.conftest import config
 
 pytest.importorskip("optuna")
 WEIGHTS = Path(__file__).parents[1] / "assets" / "tiny.safetensors"
