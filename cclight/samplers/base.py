@@ -20,7 +20,6 @@ from cclight.paths.gaussian import GaussianPath
 from cclight.paths.parameterization import Parameterization
 from cclight.priors.base import Prior
 
-
 IMAGE_STD = 0.5  # σ_x, the standard deviation of images in [-1, 1]
 
 
