@@ -87,7 +87,7 @@ def main(arguments: list[str]) -> int:
 
 def _outputs(options: argparse.Namespace) -> list[tuple[Path, Path]]:
     """Each picture and where its restoration goes."""
-    from cclight.data.decoding import SUFFIXES
+    from cclight.data.formats import SUFFIXES
 
     pictures: list[Path] = []
     for path in options.pictures:
