@@ -3,6 +3,7 @@ import pickle
 import socket
 import subprocess
 import sys
+import zipfile
 
 import imagecodecs
 import numpy as np
@@ -110,10 +111,11 @@ def test_passing_by_decodes_nothing(folder):
 
 def test_what_is_passed_over_is_counted_and_named(folder):
     (folder / "notes.txt").write_text("no image")
+    (folder / "more.TXT").write_text("no image")
     (folder / "movie.MOV").write_bytes(b"no image")
     (folder / "LICENSE").write_text("no image")
     (folder / ".hidden").write_text("hidden files are nobody's business")
-    with pytest.warns(UserWarning, match=r"passes over 3 files .*: \.mov, \.txt, no suffix\.$"):
+    with pytest.warns(UserWarning, match=r"passes over files in .*: \.mov \(1\), \.txt \(2\), no suffix \(1\)\.$"):
         assert len(ImageFolder(folder)) == 7
 
 
@@ -263,6 +265,16 @@ def test_hf_rows_of_16_bits_and_of_files(tmp_path, streaming):
         (photograph,) = HFDataset(tmp_path / "saved", "train", streaming).shard()
     assert photograph.name == "deep"
     np.testing.assert_array_equal(photograph.pixels, levels)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_hf_pictures_in_an_archive(hub, tmp_path, streaming):
+    with zipfile.ZipFile(tmp_path / "train.zip", "w") as archive:
+        for name in ("p0.png", "p1.png"):
+            archive.write(hub / "imagefolder" / "validation" / name, name)
+    photographs = list(HFDataset(tmp_path, "train", streaming).shard())
+    assert [p.name for p in photographs] == ["p0", "p1"]
+    assert numbers(photographs) == [(0, 0), (1, 1)]
 
 
 @pytest.mark.parametrize("streaming", [False, True])
