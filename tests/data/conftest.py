@@ -1,10 +1,13 @@
 """Photographs and data sets that the tests write themselves."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from cclight.data.sources import Photograph
 
 
 def picture(number: int, height: int = 24, width: int = 32) -> Image.Image:
@@ -12,6 +15,11 @@ def picture(number: int, height: int = 24, width: int = 32) -> Image.Image:
     pixels = np.random.default_rng(number).integers(0, 256, (height, width, 3), dtype=np.uint8)
     pixels[0, 0, 0] = number
     return Image.fromarray(pixels)
+
+
+def numbers(photographs: Iterable[Photograph]) -> list[tuple[int, int]]:
+    """Index and the number that the picture itself carries."""
+    return [(photograph.index, photograph.image.getpixel((0, 0))[0]) for photograph in photographs]
 
 
 @pytest.fixture

@@ -130,6 +130,7 @@ DEEP = {
     "tiff, planes": tiff(LEVELS.transpose(2, 0, 1), photometric="rgb", planarconfig="separate"),
     "tiff, floats": tiff((LEVELS / 65535).astype(np.float32), photometric="rgb"),
     "tiff, doubles": tiff(LEVELS / 65535, photometric="rgb"),
+    "ppm": b"P6\n# a remark\n24 16\n65535\n" + LEVELS.astype(">u2").tobytes(),
     "jpeg 2000": imagecodecs.jpeg2k_encode(LEVELS, level=0, reversible=True),
 }
 
@@ -330,6 +331,7 @@ def test_errors_are_one_line_and_name_the_place(tmp_path, recwarn):
         (whole[:-200], "OSError: .*"),
         (imagecodecs.png_encode(LEVELS)[:-200], "PngError: .*"),
         (tiff(LEVELS, photometric="rgb")[:-200], ".*bytes.*"),
+        (DEEP["ppm"][:-200], ".*buffer.*"),
         (b"", "the file is empty"),
         (b"<html>", "it is none of .*PNG.*, whatever its name says"),
     ):
