@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 import torch
+from jsonargparse import ArgumentError, ArgumentParser
 from PIL import Image
 
 from cclight import SmallPrior
+from cclight.operators.iterative import MotionBlur
 from cclight.operators.masks import Box, FixedMask, FreeForm, Inpainting, MaskFile, RandomPixels, harmonic_fill, mask_for
 from cclight.problem import Problem
 
@@ -96,6 +98,19 @@ def test_tensors_and_arrays_are_masks():
         Inpainting(torch.full((2, 2), torch.nan))
     with pytest.raises(TypeError, match=r"A mask is a tensor.* got str 'mask\.png'"):
         Inpainting("mask.png")
+
+
+def test_configurations_know_masks_and_no_tensors():
+    """A union with tensors would give a misspelt mask three messages, two of them about tensors."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Inpainting, "operator")
+    parser.add_class_arguments(MotionBlur, "blur")
+    parsed = parser.parse_object({"operator": {"mask": {"class_path": "cclight.Box", "init_args": {"size": 3}}}})
+    assert parsed.operator.mask.init_args.size == 3
+    for wrong in ({"operator": {"mask": {"class_path": "torch.Tensor"}}}, {"blur": {"kernel": {"class_path": "torch.Tensor"}}}):
+        with pytest.raises(ArgumentError, match=r"torch\.Tensor") as caught:
+            parser.parse_object(wrong)
+        assert "ndarray" not in str(caught.value)
 
 
 def test_each_picture_finds_its_mask(tmp_path):
