@@ -120,7 +120,7 @@ class ConjugateTilt(Sampler):
         super().check(problem)
         if next(problem.prior.parameters(), None) is not None:
             raise TypeError(
-                f"ConjugateTilt asks about images that are clean where they are measured and noisy elsewhere; a trained network "
+                f"ConjugateTilt asks about images that are clean where they are measured, noisy elsewhere; a trained network "
                 f"as {type(problem.prior).__name__} has seen none, and its answers leave the range of images: choose "
                 f"ConjugateMoments, or GaussianMixture as prior."
             )
