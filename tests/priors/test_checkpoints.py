@@ -328,7 +328,7 @@ def test_keys_that_do_not_fit_are_refused_with_the_first_few():
     message = str(error.value)
     assert message.startswith("here.pt does not fit Sequential: 6 keys missing (1.weight, 1.bias, 2.weight, ...); ")
     assert "2 keys unexpected (head, step); 1 keys of another shape (0.weight: (2, 4) for (2, 3)). " in message
-    assert message.endswith("or take the checkpoint that belongs to the prior.")
+    assert message.endswith("or take the checkpoint that belongs here.")
 
 
 # What is known
