@@ -210,13 +210,22 @@ def assign(network: nn.Module, state: Mapping[str, Any], source: Path) -> None:
             f"{source} does not fit {type(network).__name__}: {'; '.join(complaints)}. "
             f"Set the architecture to the checkpoint's, or take the checkpoint that belongs here."
         )
+    check_finite(state, source)
+    network.load_state_dict({key: value.float() for key, value in state.items()}, assign=True)
+
+
+def check_finite(state: Mapping[str, Tensor], source: Path) -> None:
+    """Refuse weights of which one is NaN or infinite: whatever a network makes of them is NaN.
+
+    Raises:
+        CheckpointError: with the first few keys.
+    """
     broken = [key for key, value in state.items() if not bool(value.isfinite().all())]
     if broken:
         raise CheckpointError(
             f"{source} holds values that are not finite in {len(broken)} of {len(state)} weights ({_few(broken)}): "
             f"its training diverged, or it is damaged; take another checkpoint."
         )
-    network.load_state_dict({key: value.float() for key, value in state.items()}, assign=True)
 
 
 def unwrap(state: Mapping[str, Any], expected: Collection[str], source: Path) -> Mapping[str, Any]:
