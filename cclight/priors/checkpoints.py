@@ -241,7 +241,7 @@ def unwrap(state: Mapping[str, Any], expected: Collection[str], source: Path) ->
     Returns:
         Weights by the network's own keys; `state` itself where nothing in it looks like them.
     """
-    if not state.keys() - set(expected):
+    if not expected or not state.keys() - set(expected):
         return state
     wanted = set(expected)
     fits = []
