@@ -58,6 +58,9 @@ class PriorTrainer(pl.LightningModule):
         log_ratio_mean: mean of ln ρ.
         log_ratio_std: standard deviation of ln ρ.
         seed: noise depends on (seed, rank, the batch's number) alone.
+
+    Raises:
+        ValueError: for a number out of range.
     """
 
     def __init__(
@@ -73,13 +76,29 @@ class PriorTrainer(pl.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        for name, value in {"learning_rate": learning_rate, "log_ratio_std": log_ratio_std}.items():
+            if not 0 < value < math.inf:
+                raise ValueError(f"{name} must be a finite number above 0, got {value:g}.")
+        if warmup_steps < 0:
+            raise ValueError(f"warmup_steps must be 0 or more, got {warmup_steps}.")
         if warm_start is None:
-            self.network = SmallUNet(tuple(widths), tuple(depths))
+            widths, depths = tuple(widths), tuple(depths)
+            if not 0 < len(widths) == len(depths) or min(widths) < 1 or min(depths) < 0:
+                raise ValueError(f"widths {widths} and depths {depths} make no network: give both for every level, 1 or more.")
+            self.network = SmallUNet(widths, depths)
         else:
             self.network = load(None if warm_start == "embedded" else warm_start)
         self.network.to(memory_format=torch.channels_last)
         self.learning_rate, self.warmup_steps, self.weight_decay = learning_rate, warmup_steps, weight_decay
         self.log_ratio_mean, self.log_ratio_std, self.seed = log_ratio_mean, log_ratio_std, seed
+
+    def setup(self, stage: str) -> None:
+        size, stride = (
+            getattr(getattr(self.trainer, "datamodule", None), "patch_size", self.network.stride),
+            self.network.stride,
+        )
+        if size % stride:
+            raise ValueError(f"patch_size must be divisible by {stride}, got {size}: the network halves it as often.")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["architecture"] = {"widths": list(self.network.widths), "depths": list(self.network.depths)}
@@ -141,7 +160,7 @@ class PriorTrainer(pl.LightningModule):
                 elapsed, remaining = timer.time_elapsed(), timer.time_remaining() or 0.0
                 done = max(done, elapsed / max(elapsed + remaining, 1e-9))
             cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-            return min(1.0, (step + 1) / self.warmup_steps) * cosine
+            return min(1.0, (step + 1) / max(1, self.warmup_steps)) * cosine
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, scale)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -31,8 +31,8 @@ class WholeCheckpoints(TorchCheckpointIO):
         path = Path(path)
         if not all(bool(value.isfinite().all()) for value in checkpoint.get("state_dict", {}).values()):
             raise RunError(
-                f"The training has diverged: after step {checkpoint.get('global_step')} its weights are not finite. The checkpoint "
-                f"before is kept; go on from it with --ckpt_path last and a smaller model.learning_rate."
+                f"The training has diverged: after step {checkpoint.get('global_step')} its weights are not finite; nothing "
+                f"was saved. Begin anew, from an export of the checkpoint before, with a smaller model.learning_rate."
             )
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
