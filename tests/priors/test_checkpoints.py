@@ -19,9 +19,12 @@ import torch
 from torch import nn
 
 from cclight.commands.models import models_table
+from cclight.priors.adm import ADM
 from cclight.priors.cards import CARDS, Card
 from cclight.priors.checkpoints import CheckpointError, architecture_of, fill, load_state, resolve
 from cclight.priors.download import download
+from cclight.priors.ncsnpp import RectifiedFlow
+from cclight.priors.small import SmallPrior
 
 CONTENT = bytes(torch.randint(256, (300_000,), generator=torch.Generator().manual_seed(0), dtype=torch.uint8).tolist())
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -315,6 +318,15 @@ def test_a_file_that_is_no_state_dict_is_refused_unexecuted(kind, complaint, tmp
     with pytest.raises(CheckpointError, match=complaint) as error:
         load_state(file)
     assert "\n" not in str(error.value)
+    assert not witness.exists()
+
+
+@pytest.mark.parametrize("prior", [ADM, RectifiedFlow, SmallPrior])
+@pytest.mark.parametrize("kind", ["code", "legacy_code", "pickle"])
+def test_no_prior_runs_what_its_file_holds(prior, kind, tmp_path):
+    file, witness = damaged(kind, tmp_path)
+    with pytest.raises(ValueError, match=r"nothing of it executed|no readable safetensors file"):
+        prior(str(file))
     assert not witness.exists()
 
 
