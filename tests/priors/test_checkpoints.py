@@ -269,6 +269,8 @@ def damaged(kind, tmp_path):
                 archive.writestr(name, content)
     elif kind == "folder":
         file.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(file)
     elif kind == "pointer":
         file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n")
     elif kind == "marked_page":
@@ -303,6 +305,7 @@ def damaged(kind, tmp_path):
         ("bomb", r"is a zip file that unpacks to \d+ bytes, which no checkpoint does"),
         ("compressed", "is a zip file that unpacks to"),
         ("folder", "is a folder, not a checkpoint"),
+        ("pipe", "is a pipe or a device, not a checkpoint"),
         ("pointer", "is a pointer to a checkpoint, not the checkpoint: fetch it with `git lfs pull`"),
         ("marked_page", "is a web page"),
         ("page", "is a web page, not a checkpoint: delete it and fetch the file that the page links to"),
