@@ -8,6 +8,7 @@ and path is a cached function of them.
 from __future__ import annotations
 
 import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
@@ -114,6 +115,12 @@ class Sampler(ABC):
             raise ValueError(f"{measurements} measurements but noise for {problem.noise.shape[0]} images.")
         if problem.generators is not None and len(problem.generators) != problem.noise.shape[0]:
             raise ValueError(f"{len(problem.generators)} generators for {problem.noise.shape[0]} images: give one each.")
+        dimensions = 1 + len(problem.prior.image_shape or ("C", "H", "W"))
+        if problem.noise.ndim != dimensions:
+            raise ValueError(
+                f"{type(problem.prior).__name__} takes batches of {dimensions} dimensions, (B, C, H, W), and the images here "
+                f"have the shape {tuple(problem.noise.shape)}: y[None] makes a batch of one."
+            )
         problem.prior.check_images(tuple(problem.noise.shape))
         operator.check_images(tuple(problem.noise.shape))
         check_measurement(problem)
@@ -156,7 +163,7 @@ class Sampler(ABC):
                 f"y is a floating tensor of [-1, 1] images' measurements, got {kind}: y.float() / 127.5 - 1 for bytes."
             )
         if noise is None:
-            shape, places = _image_shape(operator, y), range(y.shape[0])
+            shape, places = _image_shape(operator, y), range(y.shape[0] if y.ndim else 0)
             noise = standard_normal(shape, [generator(seed, place, "initial") for place in places], y.real.dtype, y.device)
         if generators is None:
             generators = [generator(seed, place, "sampler") for place in range(noise.shape[0])]
@@ -210,11 +217,17 @@ def check_measurement(problem: Problem) -> None:
             f"y is {y.dtype} on {y.device} and the noise {noise.dtype} on {noise.device}: give both one type and device, as "
             f"y.to(noise)."
         )
-    if isinstance(problem.operator, SpectralOperator) and y.numel() and float(y.min()) >= 0 and float(y.max()) > 2:
-        raise ValueError(
-            f"y lies between {float(y.min()):g} and {float(y.max()):g}, and images lie in [-1, 1]: scale bytes by "
-            f"y / 127.5 - 1 and images of [0, 1] by 2 y - 1."
-        )
+    low, high = (float(number) for number in torch.aminmax(torch.view_as_real(y) if y.is_complex() else y))
+    if not math.isfinite(low + high):
+        raise ValueError("y holds NaN or infinity: leave such measurements out.")
+    if isinstance(problem.operator, SpectralOperator) and low >= 0:
+        if high > 2:
+            raise ValueError(
+                f"y lies between {low:g} and {high:g}, and images lie in [-1, 1]: scale bytes by y / 127.5 - 1 and images of "
+                f"[0, 1] by 2 y - 1."
+            )
+        if high > 0.5:
+            warnings.warn(f"y lies between {low:g} and {high:g}: images lie in [-1, 1], as 2 y - 1 of [0, 1].", stacklevel=4)
 
 
 def check_guidance(guidance: float, schedule: str) -> None:
@@ -230,7 +243,16 @@ def check_guidance(guidance: float, schedule: str) -> None:
 
 
 def _image_shape(operator: Operator, y: Tensor) -> tuple[int, ...]:
-    """The shape (C, H, W) of the images that measurements are of."""
-    if isinstance(operator, LinearOperator):
-        return tuple(operator.image_shape(tuple(y.shape[1:])))
-    return tuple(operator.pinv(y[:1]).shape[1:])
+    """The shape (C, H, W) of the images that measurements are of.
+
+    Raises:
+        ValueError: where they can be of none.
+    """
+    try:
+        if isinstance(operator, LinearOperator):
+            return tuple(operator.image_shape(tuple(y.shape[1:])))
+        return tuple(operator.pinv(y[:1]).shape[1:])
+    except (ValueError, IndexError, RuntimeError) as error:
+        raise ValueError(
+            f"y of shape {tuple(y.shape)} is no batch of {type(operator).__name__}'s measurements ({error}): give (B, ...)."
+        ) from error

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -73,8 +74,10 @@ class GuidedODE(Sampler):
         times = torch.tensor(problem.times[n : n + 2], dtype=torch.float64)
         begun, longest, images = problem.nfe, 0, []
         for place in range(state.shape[0]):
-            one, options = problem.image(place), {"rtol": self.tolerance, "atol": self.tolerance}
-            images.append(odeint(partial(self._velocity, one), state[place : place + 1], times, **options)[-1])
+            one, x = problem.image(place), state[place : place + 1]
+            # A step ends where the time does: beyond it, on the other side of data, there is no path.
+            options: dict[str, Any] = {"rtol": self.tolerance, "atol": self.tolerance, "options": {"step_t": times[1:]}}
+            images.append(odeint(partial(self._velocity, one), x, times, **options)[-1])
             longest = max(longest, one.nfe)
         problem.nfe = begun + longest
         return torch.cat(images)

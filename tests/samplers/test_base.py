@@ -38,7 +38,7 @@ LINEAR = [BicubicDownsampling(2), Inpainting(cclight.Box(2))]
 
 def mixture(path=None, parameterization=None) -> GaussianMixture:
     means = 0.5 * torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    return GaussianMixture(means, torch.tensor([0.1, 0.2, 0.3]), path=path, parameterization=parameterization)
+    return GaussianMixture(means, torch.tensor([0.1, 0.2, 0.3]), path=path, parameterization=parameterization).float()
 
 
 def quick(kind: type[Sampler], **settings) -> Sampler:
@@ -146,6 +146,8 @@ def test_a_measurement_without_a_batch_is_told_so():
         Conjugate().sample(NeverAsked(), AveragePooling(2), torch.zeros(3, 4, 4), torch.zeros(3, 3, 8, 8))
     with pytest.raises(ValueError, match="batch"):
         DPS(2).sample(NeverAsked(), AveragePooling(2), torch.zeros(3, 4, 4))
+    with pytest.raises(ValueError, match="makes a batch of one"):
+        Conjugate().sample(NeverAsked(), Denoising(), torch.zeros(3, 8, 8))
 
 
 @pytest.mark.parametrize("noise_std", [-0.1, float("nan"), float("inf")])
@@ -155,7 +157,7 @@ def test_a_noise_level_that_is_none_is_refused(noise_std):
 
 
 def test_images_between_0_and_1_are_warned_of():
-    with pytest.warns(UserWarning, match="between 0 and 1"):
+    with pytest.warns(UserWarning, match="images lie in"):
         Conjugate(1).sample(SmallPrior(), Denoising(), torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)))
 
 

@@ -45,7 +45,7 @@ def test_many_steps_of_conjugate_approach_it_and_a_tighter_tolerance_costs_more(
         for n in (20, 160)
     ]
     assert errors[1] < errors[0] / 5
-    assert relative(loose.image, tight.image) < 0.01
+    assert relative(loose.image, tight.image) < 0.02
 
 
 def test_images_do_not_meet():
