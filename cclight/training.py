@@ -95,12 +95,10 @@ class PriorTrainer(pl.LightningModule):
         self._bounds: Tensor
 
     def setup(self, stage: str) -> None:
-        size, stride = (
-            getattr(getattr(self.trainer, "datamodule", None), "patch_size", self.network.stride),
-            self.network.stride,
-        )
-        if size % stride:
-            raise ValueError(f"patch_size must be divisible by {stride}, got {size}: the network halves it as often.")
+        stride = self.network.stride
+        for size in getattr(getattr(self.trainer, "datamodule", None), "patch_sizes", ()):
+            if size % stride:
+                raise ValueError(f"patch_size must be divisible by {stride}, got {size}: the network halves it as often.")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["architecture"] = {"widths": list(self.network.widths), "depths": list(self.network.depths)}
