@@ -254,7 +254,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(small_disk):
     path = small_disk / "run" / "last.ckpt"
     WholeCheckpoints().save_checkpoint({"step": 1}, path)
     with pytest.raises(
-        RunError, match=r"Could not write .*last\.ckpt \(No space left on device\): the checkpoint before is kept"
+        RunError, match=r"Could not write .*last\.ckpt \(No space left on device\): the checkpoints before are kept"
     ):
         WholeCheckpoints().save_checkpoint({"step": 2, "large": torch.zeros(1_000_000)}, path)
     assert WholeCheckpoints().load_checkpoint(path) == {"step": 1}
