@@ -10,8 +10,9 @@ import csv
 import io
 import json
 import math
+import sys
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -19,7 +20,8 @@ import yaml
 
 from cclight.errors import UsageError, one_line
 from cclight.runs.files import write_whole
-from cclight.runs.folder import KINDS, Kind, Record, RunFolder
+from cclight.runs.folder import KINDS, Kind, RunFolder
+from cclight.runs.records import Record
 
 if TYPE_CHECKING:
     from cclight.metrics.summary import Summary
@@ -286,7 +288,7 @@ def write_results(
     summaries: dict[str, Summary],
     left_out: dict[int, str] | None = None,
     distances: dict[str, Any] | None = None,
-) -> None:
+) -> Run:
     """Write metrics.csv, one line per image, and then metrics.json, which marks the run as finished.
 
     Args:
@@ -296,10 +298,13 @@ def write_results(
         left_out: photographs that could not be used, and why, by index.
         distances: what FID and KID were measured with, where it is not what the configuration says.
 
+    Returns:
+        The run as a reader of the folder would find it.
+
     Raises:
         RunError: when they cannot be written.
     """
-    failed = [record for record in records.values() if "failed" in record]
+    failed = [{key: record[key] for key in ("index", "name", "failed")} for record in records.values() if "failed" in record]
     columns = ["index", "name", *(name for name in summaries if any(name in record for record in records.values()))]
     text = io.StringIO()
     writer = csv.DictWriter(text, [*columns, "failed"], extrasaction="ignore", lineterminator="\n")
@@ -312,7 +317,16 @@ def write_results(
         "left_out": [{"index": index, "reason": reason} for index, reason in sorted((left_out or {}).items())],
         "metrics": {name: summary.as_json() for name, summary in summaries.items()},
         **({"distances": distances} if distances else {}),
-        "versions": {package: version(package) for package in ("cclight", "torch", "lightning", "torchmetrics")},
+        "versions": {package: _version(package) for package in ("cclight", "torch", "lightning", "torchmetrics")},
     }
     content = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_whole(run.path / "metrics.json", content.encode())
+    return Run(run.path, yaml.safe_load((run.path / "config.yaml").read_text(encoding="utf-8")) or {}, results, records)
+
+
+def _version(package: str) -> str:
+    """A package's version, also of one that is imported from a checkout and was never installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return str(getattr(sys.modules.get(package), "__version__", "unknown"))
