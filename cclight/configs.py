@@ -126,7 +126,7 @@ def check_yaml(text: str, name: str, settings: bool = False) -> None:
     if settings and not isinstance(root, yaml.MappingNode):
         held = "is empty" if root is None else "holds a list" if isinstance(root, yaml.SequenceNode) else "holds a text"
         raise UsageError(
-            f"{name} {held}, where `key: value` lines are expected (`cclight predict --config sr.yaml --print_config`)"
+            f"{name} {held}, where `key: value` lines are expected (`... --config sr.yaml --print_config` shows some)"
         )
 
 

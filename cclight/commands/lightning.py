@@ -194,13 +194,12 @@ def explain(error: str, options: Iterable[str] = ()) -> str:
         return f"there is no option {option}{meant or ', `--help all` lists them'}"
     if match := re.search(r"unrecognized arguments: (\S+)", line):
         return f"{match[1]} stands without an option" + (f": did you mean --config {match[1]}?" if ".y" in match[1] else "")
-    if match := re.search(r"the following arguments are required: (.*)", line):
-        verb = "are" if "," in match[1] else "is"
-        return f"{match[1]} {verb} missing: name a configuration (--config sr.yaml), or give --{match[1].split(',')[0]}"
-    if match := re.search(
-        r'Parser key "([\w.]+)": Expected a <class .float.>\. Got value: ([-+]?(?:nan|inf)\w*)$', line, re.IGNORECASE
-    ):
-        return f"{'.'.join(re.findall(_KEY, line))} is {match[2]}: give a finite number"
+    if match := re.search(r"the following arguments are required: (\w[\w.]*(?:, \w[\w.]*)*)", line):
+        keys = [".".join([*re.findall(_KEY, line[: match.start()]), name]) for name in match[1].split(", ")]
+        start = "name a configuration (--config sr.yaml), or " if keys == match[1].split(", ") else ""
+        return f"{', '.join(keys)} {'are' if keys[1:] else 'is'} missing: {start}give --{keys[0]}"
+    if match := re.search(r"Expected a <class 'float'>\. Got value: ([-+]?(?:nan|inf)\w*)$", line, re.IGNORECASE):
+        return f"{'.'.join(re.findall(_KEY, line))} is {match[1]}: give a finite number"
     if match := re.search(r"Expected a dot import path string: (\w+)", line):
         return explain_class(match[1], ".".join(re.findall(_KEY, line[: match.start()])))
     if match := re.search(r"class_path 'cclight\.(?:\w+\.)*(\w+)': Option '(\w+)' is not accepted", line):

@@ -1,8 +1,8 @@
 """How `cclight predict`, `fit` and `tune` read a configuration, where jsonargparse alone would do something else.
 
-Arguments belong to their class: `--config sr.yaml --model.sampler DPS` is DPS with its own 5 settings untouched by those that the
-file gives to another class, whose names may agree and whose meaning does not. Options stand in any order. YAML is read strictly
-(cclight.configs). Help begins with what a user needs; Lightning's own options come with `--help all`.
+Arguments belong to their class: `--config sr.yaml --model.sampler DPS` is DPS with its own settings. Those that the file gives
+to another class stay with that one: their names may agree, their meaning does not. Options stand in any order. YAML is read
+strictly (cclight.configs). Help begins with what a user needs; Lightning's own options come with `--help all`.
 """
 
 from __future__ import annotations
@@ -44,9 +44,10 @@ class Parser(LightningArgumentParser):
         return super().parse_args(args, *others, **named)
 
     def format_help(self, formatter: argparse.HelpFormatter | None = None) -> str:
-        if "trainer" not in self.groups:  # of one class, `--model.sampler.help DPS`
+        groups = self.groups or {}
+        if "trainer" not in groups:  # of one class, `--model.sampler.help DPS`
             return super().format_help(formatter)
-        keys = {id(group): key for key, group in self.groups.items()} | {id(self._optionals): "options"}
+        keys = {id(group): key for key, group in groups.items()} | {id(self._optionals): "options"}
         order = list(_GROUPS)
 
         def place(group: Any) -> int:
