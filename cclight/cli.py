@@ -10,6 +10,7 @@ every argument of every class can be set in YAML or on the command line, and `--
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from importlib import import_module
@@ -57,9 +58,13 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: what follows the program's name; None takes those of the process.
 
     Returns:
-        The process' exit code: 0, 1 for an error on the way, 2 for a wrong call.
+        The process' exit code: 0, 1 for an error on the way, 2 for a wrong call, 130 when it was interrupted.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        # A console of few characters, as of code page 1252, shows what it can: its "?" for the rest must not end the work.
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
     command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
     if command in ("--help", "-h", "help"):
         print(_USAGE.format(commands="\n".join(f"  {name:<16}{line}" for name, (line, _) in COMMANDS.items())), end="")
@@ -78,10 +83,12 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, `head` perhaps, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (OSError, RuntimeError, TypeError, ValueError) as error:
+    except KeyboardInterrupt:
+        return _fail("interrupted", command, code=130)
+    except (ImportError, MemoryError, OSError, RuntimeError, TypeError, ValueError) as error:
         if os.environ.get("CCLIGHT_TRACEBACK"):
             raise
-        return _fail(f"{error} (CCLIGHT_TRACEBACK=1 shows where)", command)
+        return _fail(f"{str(error) or type(error).__name__} (CCLIGHT_TRACEBACK=1 shows where)", command)
 
 
 def _fail(message: str, command: str = "", code: int = 1) -> int:

@@ -24,6 +24,9 @@ class FitCLI(_CLI):
             "--ckpt_path", type=str | None, default=None, help="Go on from this checkpoint; `last` takes the newest of the run."
         )
 
+    def before_instantiate_classes(self) -> None:
+        self.log_into("runs")
+
     def go(self) -> None:
         self.trainer.fit(self.model, self.datamodule, ckpt_path=self.config.ckpt_path)  # type: ignore[arg-type]
 

@@ -40,7 +40,9 @@ class PredictCLI(_CLI):
     }
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_subclass_arguments(Operator, "operator", help="The degradation H: what was done to the clean images.")
+        parser.add_subclass_arguments(
+            Operator, "operator", required=True, help="The degradation H: what was done to the clean images."
+        )
         parser.add_argument("--noise_std", type=float, default=0.0, help="σ_y of the measurement's noise, images in [-1, 1].")
         parser.add_argument("--run.name", type=str | None, default=None, help="The run's name; None takes the configuration's.")
         parser.add_class_arguments(RunFolder, "run", skip={"name"})
@@ -56,6 +58,7 @@ class PredictCLI(_CLI):
         if settings.name is None:
             settings.name = Path(str(self.config.config[0])).stem if self.config.config else "predict"
         self.run = RunFolder(settings.name, settings.root, settings.overwrite, settings.resume)
+        self.log_into(str(self.run.path))
         if getattr(rank_zero_only, "rank", 0) == 0:  # set by Lightning from the environment
             self.run.open(self.parser.dump(self.config, skip_link_targets=False))
 
