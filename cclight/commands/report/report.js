@@ -107,7 +107,7 @@ class Card {
       side.tag.textContent = choice.label;
       side.picture.hidden = place == null;
       side.missing.hidden = place != null;
-      side.missing.textContent = place == null ? `${choice.label}: ${failed ?? "this picture was not saved"}` : "";
+      side.missing.textContent = place == null ? `${choice.label}: ${failed ?? "there is no such picture"}` : "";
       side.picture.alt = `${this.row.name}, ${choice.kind === "restored" ? `restored by ${choice.label}` : choice.label}`;
       if (place == null) side.picture.removeAttribute("src");
       else side.picture.src = data.pictures[place];
@@ -228,6 +228,15 @@ function sliders() {
   });
   for (const image of data.images) cards.set(image.row, new Card(image));
   showSides();
+  legend();
+}
+
+/** What the colours of the maps mean, where there are maps. */
+function legend() {
+  if (!data.choices.some((choice) => choice.kind === "map")) return;
+  const { net, brightest } = data.legend;
+  find("legend").hidden = false;
+  find("legend").append("Difference to the eye (LPIPS' distance of each pixel, ", make("b", {}, net), "): 0 ", make("i", { role: "img", "aria-label": "black over red and yellow to white" }), ` ${brightest} or more. 0.1 is hardly seen, 0.5 is plain.`);
 }
 
 // The order, of the sliders and of the table
@@ -320,7 +329,7 @@ function orders() {
 function failures() {
   const lines = data.rows.flatMap((row) => row.failed.map((reason, run) => reason && `${data.runs[run].label}: image ${row.index} (${row.name}) failed: ${reason}`));
   for (const run of data.runs) lines.push(...run.left_out.map((image) => `${run.label}: image ${image.index} was left out: ${image.reason}`));
-  const kept = lines.filter((line) => line);
+  const kept = [...lines.filter((line) => line), ...data.notes];
   find("failures").hidden = !kept.length;
   find("failure-list").append(...kept.map((line) => make("li", {}, line)));
 }
