@@ -40,7 +40,7 @@ _OPTIONS: dict[str, dict[str, str | list[str] | None]] = {
     },
     "table": {"RUN": _FOLDER, "--format": ["markdown", "csv", "latex"], "--metrics": "", "--output": _FILE},
     "compare": {"RUN": _FOLDER, "--metric": ""},
-    "report": {"RUN": _FOLDER, "--output": _FILE, "--images": "", "--sort": "", "--jpeg": "", "--open": None},
+    "report": {"RUN": _FOLDER, "--output": _FILE, "--images": "", "--sort": "", "--jpeg": "", "--maps": None, "--open": None},
     "cite": {"RUN": _FOLDER},
     "list": {"KIND": ["samplers", "operators", "priors", "sources", "metrics", "configs"]},
     "evaluate": {"RUN": _FOLDER, "--metrics.per_image": "", "--metrics.distances": "", "--device": ""},

@@ -83,6 +83,30 @@ def test_only_images_of_all_runs_are_shown(run, other_run, tmp_path):
     assert len(data["rows"]) == 5
 
 
+def test_a_photograph_of_another_content_is_another(run, other_run, tmp_path):
+    """The same name, and a picture that was replaced since: shown in no pair."""
+    other = copied(other_run, tmp_path / "other")
+    path = other / "records" / "00000.jsonl"
+    path.write_text(re.sub(r'("index": 2, .*?"content": ")', r"\g<1>00", path.read_text()))
+    data = page_data([Run.read(run), Run.read(other)])
+    assert [data["rows"][image["row"]]["index"] for image in data["images"]] == [0, 1, 3]
+    assert [row["shared"] for row in data["rows"]] == [True, True, False, True]
+
+
+def test_lpips_of_two_networks_has_no_best(run, other_run, tmp_path):
+    runs = []
+    for place, folder in enumerate((run, other_run)):
+        copy = copied(folder, tmp_path / folder.name)
+        results = json.loads((copy / "metrics.json").read_text())
+        lpips = {"title": f"LPIPS ({('alex', 'vgg')[place]})", "direction": "lower", "digits": 3, "mean": 0.1 * (1 + place)}
+        results["metrics"]["lpips"] = lpips
+        (copy / "metrics.json").write_text(json.dumps(results))
+        runs.append(Run.read(copy))
+    (lpips,) = (metric for metric in page_data(runs)["metrics"] if metric["name"] == "lpips")
+    assert (lpips["best"], lpips["comparable"]) == ([False, False], False)
+    assert lpips["titles"] == ["LPIPS (alex)", "LPIPS (vgg)"]
+
+
 def test_worst_images_are_chosen(run):
     values = Run.read(run).values("psnr")
     data = page_data([Run.read(run)], images=2, sort="psnr")

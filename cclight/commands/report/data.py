@@ -37,7 +37,7 @@ def page_data(
         raise UsageError("a run is given twice: name each once")
     metrics = _metrics(runs)
     rows = sorted({(index, record["name"]) for run in runs for index, record in run.records.items()})
-    shared = [row for row in rows if all(_record(run, row) is not None for run in runs)]
+    shared = [row for row in rows if _shared(runs, row)]
     if sort is not None:
         shared = _worst_first(runs[0], shared, sort)
     labels = _labels(runs)
@@ -62,7 +62,7 @@ def page_data(
                 "name": row[1],
                 "values": {name: [_number((_record(run, row) or {}).get(name)) for run in runs] for name in per_image},
                 "failed": [(_record(run, row) or {}).get("failed") for run in runs],
-                "shared": all(_record(run, row) is not None for run in runs),
+                "shared": _shared(runs, row),
             }
             for row in rows
         ],
@@ -78,6 +78,13 @@ def _record(run: Run, row: Row) -> dict[str, Any] | None:
     """A run's record of an image; None where it has none, or another image under this index."""
     record = run.records.get(row[0])
     return record if record is not None and record["name"] == row[1] else None
+
+
+def _shared(runs: list[Run], row: Row) -> bool:
+    """Whether all runs hold an image, and, as far as they know its content, the same one."""
+    records = [_record(run, row) for run in runs]
+    contents = {record["content"] for record in records if record is not None and "content" in record}
+    return None not in records and len(contents) < 2
 
 
 def _number(value: Any) -> float | None:
@@ -120,11 +127,15 @@ def _metrics(runs: list[Run]) -> list[dict[str, Any]]:
         what = next(run.metrics[name] for run in runs if name in run.metrics)
         means = [_number(run.mean(name)) for run in runs]
         known = [mean for mean in means if mean is not None]
-        best = (min if what.get("direction") == "lower" else max)(known) if len(set(known)) > 1 else None
+        titles = list(dict.fromkeys(run.metrics[name]["title"] for run in runs if run.mean(name) is not None))
+        comparable = len(titles) < 2  # LPIPS of two networks is two metrics
+        best = (min if what.get("direction") == "lower" else max)(known) if len(set(known)) > 1 and comparable else None
         metrics.append(
             {
                 "name": name,
                 **{key: what.get(key) for key in ("title", "direction", "digits", "measures")},
+                "titles": titles,
+                "comparable": comparable,
                 "means": means,
                 "intervals": [run.metrics.get(name, {}).get("interval") for run in runs],
                 "unavailable": [run.metrics.get(name, {}).get("unavailable") for run in runs],

@@ -53,6 +53,7 @@ function summary() {
     const reasons = new Set(metric.unavailable.filter((reason) => reason));
     for (const reason of reasons) notes.push(`${metric.title ?? metric.name} is unavailable: ${reason}.`);
   }
+  for (const metric of data.metrics.filter((one) => !one.comparable)) notes.push(`${metric.titles.join(" and ")} do not compare.`);
   if (data.metrics.some((metric) => metric.intervals.some((interval) => interval))) notes.push("Small: the 95 % interval of the mean over images.");
   find("notes").append(...notes.map((note) => make("li", {}, note)));
 }
@@ -236,7 +237,8 @@ function legend() {
   if (!data.choices.some((choice) => choice.kind === "map")) return;
   const { net, brightest } = data.legend;
   find("legend").hidden = false;
-  find("legend").append("Difference to the eye (LPIPS' distance of each pixel, ", make("b", {}, net), "): 0 ", make("i", { role: "img", "aria-label": "black over red and yellow to white" }), ` ${brightest} or more. 0.1 is hardly seen, 0.5 is plain.`);
+  const scale = make("i", { role: "img", "aria-label": "black over red and yellow to white" });
+  find("legend").append(`Difference to the eye, LPIPS' distance (${net}) of each pixel: 0`, scale, `${brightest} or more; 0.1 is hardly seen, 0.5 is plain.`);
 }
 
 // The order, of the sliders and of the table
@@ -250,7 +252,7 @@ function valueCell(row, metric, run) {
   if (value == null) return make("td", { class: ["none", edge].filter(Boolean).join(" ") }, row.failed[run] ? "failed" : "–");
   const known = row.values[metric.name].filter((other) => other != null);
   const best = metric.direction === "lower" ? Math.min(...known) : Math.max(...known);
-  return make("td", { class: edge }, number(metric, value, several && value === best && Math.min(...known) < Math.max(...known)));
+  return make("td", { class: edge }, number(metric, value, several && metric.comparable && value === best && Math.min(...known) < Math.max(...known)));
 }
 
 /** The places of the rows that the filter lets through, in order; those without the value come last. */
