@@ -131,7 +131,8 @@ def write_results(
     }
     content = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_whole(run.path / "metrics.json", content.encode())
-    return Run(run.path, yaml.safe_load((run.path / "config.yaml").read_text(encoding="utf-8")) or {}, results, records)
+    config = yaml.safe_load((run.path / "config.yaml").read_text(encoding="utf-8")) or {}
+    return Run(run.path, config, json.loads(content), records)
 
 
 def _version(package: str) -> str:
