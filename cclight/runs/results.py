@@ -324,7 +324,7 @@ def write_results(
     }
     content = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_whole(run.path / "metrics.json", content.encode())
-    return Run(run.path, read_config(run.path), results, records)
+    return Run(run.path, read_config(run.path), json.loads(content), records)
 
 
 def _version(package: str) -> str:
