@@ -187,6 +187,11 @@ def explain(error: str, options: Iterable[str] = ()) -> str:
     union = r"Does not validate against any .*?Errors: - (.*?) - Expected a <class 'NoneType'>.*?Given value: "
     union += r"((?!Namespace)[^{\[(]{,60})?.*"
     line = re.sub(union, lambda match: match[1] + (f", got {match[2]}" if match[2] else ""), line)
+    line = re.sub(
+        r", got NestedArg$|- Expected a path but (?!\S+\.(?:ya?ml|json)\b).*? either not accessible or invalid - ", "", line
+    )
+    while (shorter := re.sub(rf"{_KEY}: Problem with given class_path '[^']+': {_KEY}", r'Parser key "\1.\2"', line)) != line:
+        line = shorter
     if match := re.search(r"unrecognized arguments: (-\S+)", line):
         option = match[1].partition("=")[0]
         longer = [known for known in options if known.startswith(option)]
@@ -200,11 +205,21 @@ def explain(error: str, options: Iterable[str] = ()) -> str:
         return f"{', '.join(keys)} {'are' if keys[1:] else 'is'} missing: {start}give --{keys[0]}"
     if match := re.search(r"Expected a <class 'float'>\. Got value: ([-+]?(?:nan|inf)\w*)$", line, re.IGNORECASE):
         return f"{'.'.join(re.findall(_KEY, line))} is {match[1]}: give a finite number"
-    if match := re.search(r"Expected a dot import path string: (\w+)", line):
+    if match := re.search(r"- Expected a path but (\S+) either not accessible or invalid", line):
+        return f"{'.'.join(re.findall(_KEY, line))}: there is no file {match[1]}"
+    if "codec can't decode" in line:
+        return f"{'.'.join(re.findall(_KEY, line))}: the file is not UTF-8: save it as UTF-8"
+    if match := re.search(r"Group '(\w+)' does not accept option '([\w.]+)'", line):
+        option = f"{match[1]}.{match[2].partition('.')[0]}"
+        known = [known.removeprefix("--") for known in options]
+        return f"{option} is no setting of this command{suggestion(option, known, cutoff=0.75) or ', `--help` lists them'}"
+    if match := re.search(r"Not a valid subclass of \w+\. Got value: (.*?) Subclass types expect", line):
         return explain_class(match[1], ".".join(re.findall(_KEY, line[: match.start()])))
+    if match := re.search(r"Expected a dot import path string:(?: ([^,\s]+))?", line):
+        return explain_class(match[1] or "class without a name", ".".join(re.findall(_KEY, line[: match.start()])))
     if match := re.search(r"class_path 'cclight\.(?:\w+\.)*(\w+)': Option '(\w+)' is not accepted", line):
         known = list(inspect.signature(getattr(cclight, match[1])).parameters)
-        return f"{line}{suggestion(match[2], known) or ': it takes ' + ', '.join(known)}"
+        return f"{line}{suggestion(match[2], known) or ': it takes ' + (', '.join(known) or 'no arguments')}"
     if "Expected a <class 'list'>" in line:
         return f"{line}, as '[PSNR, LPIPS]'" if "per_image" in line else f"{line}, as '[one, two]'"
     return line
