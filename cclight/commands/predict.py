@@ -25,6 +25,7 @@ class PredictCLI(_CLI):
     """`cclight predict`."""
 
     command = "predict"
+    example = "sr.yaml"
     model = Restorer
     data = RestorationDataModule
     # Guidance needs autograd, which inference mode switches off; the data module shares the work itself.

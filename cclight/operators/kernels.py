@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 SUBSTEPS = 16  # points a pixel of the path: enough for a smooth line
-LARGEST = 2000  # pixels that a movement may reach: memory and time grow with the square
+LARGEST = 1000  # pixels that a movement may reach: memory and time grow with the square
 
 
 class Kernel(ABC):
@@ -25,7 +25,7 @@ class LineKernel(Kernel):
     """A straight movement at constant speed.
 
     Args:
-        length: of the movement in pixels, > 0 and <= 2000.
+        length: of the movement in pixels, > 0 and <= 1000.
         angle: its direction in degrees, 0 to the right, 90 upward.
 
     Raises:
@@ -50,7 +50,7 @@ class ShakeKernel(Kernel):
     """A shaking hand: a smooth random path.
 
     Args:
-        extent: the distance from the kernel's centre to its border in pixels, 1 to 2000.
+        extent: the distance from the kernel's centre to its border in pixels, 1 to 1000.
         seed: which path.
 
     Raises:
