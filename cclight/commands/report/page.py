@@ -38,13 +38,8 @@ _PLACE = ("run.name", "run.root")  # these differ always, and change nothing
 Row = tuple[int, str]  # an image: its index and its source's name for it
 
 
-def main(arguments: list[str]) -> None:
-    """`cclight report RUN...`: write the page.
-
-    Raises:
-        UsageError: when a folder is no finished run or an option has no meaning.
-        RunError: when the page cannot be written.
-    """
+def parser() -> argparse.ArgumentParser:
+    """The options of `cclight report`."""
     parser = argparse.ArgumentParser(prog="cclight report", description="Show runs on one page with before and after.")
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a finished run's folder, as runs/sr")
     parser.add_argument("--output", type=Path, help="the page (RUN/report.html; beside the first run's folder for several)")
@@ -52,7 +47,17 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--sort", metavar="METRIC", help="show the first run's worst by it, as lpips, not the first")
     parser.add_argument("--jpeg", type=int, metavar="QUALITY", help="a smaller page: pictures as JPEG of quality 1 to 95")
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str]) -> None:
+    """`cclight report RUN...`: write the page.
+
+    Raises:
+        UsageError: when a folder is no finished run or an option has no meaning.
+        RunError: when the page cannot be written.
+    """
+    options = parser().parse_args(arguments)
     if options.images < 0:
         raise UsageError(f"--images is a number of images, got {options.images}: give 0 or more")
     if options.jpeg is not None and not 1 <= options.jpeg <= 95:

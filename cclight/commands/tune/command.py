@@ -27,6 +27,20 @@ from cclight.configs import find_config
 from cclight.errors import UsageError, suggestion
 
 
+def parser() -> argparse.ArgumentParser:
+    """The options of `cclight tune` itself."""
+    parser = argparse.ArgumentParser(
+        "cclight tune",
+        description="Search settings. All other arguments are those of `cclight predict`, --config among them.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--search", required=True, metavar="YAML", help="what to search, as configs/search/conjugate.yaml")
+    parser.add_argument("--trials", type=int, help="how many trials in all, instead of the search's number")
+    parser.add_argument("--output", metavar="DIR", help="where results go (default: runs/tune/<config>-<search>)")
+    parser.add_argument("--study", metavar="FILE", help="SQLite, or a journal when it ends in .log (default: study.db in DIR)")
+    return parser
+
+
 def main(arguments: list[str]) -> int | None:
     """`cclight tune`.
 
@@ -39,16 +53,7 @@ def main(arguments: list[str]) -> int | None:
     Raises:
         UsageError: for a mistake in the arguments, the configuration or the search, before any work.
     """
-    parser = argparse.ArgumentParser(
-        "cclight tune",
-        description="Search settings. All other arguments are those of `cclight predict`, --config among them.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--search", required=True, metavar="YAML", help="what to search, as configs/search/conjugate.yaml")
-    parser.add_argument("--trials", type=int, help="how many trials in all, instead of the search's number")
-    parser.add_argument("--output", metavar="DIR", help="where results go (default: runs/tune/<config>-<search>)")
-    parser.add_argument("--study", metavar="FILE", help="SQLite, or a journal when it ends in .log (default: study.db in DIR)")
-    options, base = parser.parse_known_args(arguments)
+    options, base = parser().parse_known_args(arguments)
     path = find_config(options.search)
     search = read_search(path, options.trials)
     output = Path(options.output or f"runs/tune/{_name(base)}-{path.stem}")
