@@ -118,7 +118,7 @@ class _CLI(LightningCLI):
             remedy = f" ({', '.join(wanted)}): `auto` takes what is here" if wanted else ""
             raise UsageError(f"the trainer cannot start: {one_line(error).rstrip('.!')}{remedy}") from error
 
-    def go(self) -> None:
+    def go(self) -> Any:
         """Do what the command is for."""
         raise NotImplementedError
 

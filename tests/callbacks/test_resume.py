@@ -9,7 +9,7 @@ from tests.callbacks import predict_script
 
 
 def contents(run):
-    return {p.relative_to(run.path): p.read_bytes() for p in run.path.rglob("*") if p.is_file() and p.name != ".lock"}
+    return {p.relative_to(run.path): p.read_bytes() for p in run.path.rglob("*") if p.is_file() and p.parent.name != ".locks"}
 
 
 @pytest.fixture
