@@ -117,7 +117,9 @@ def _program(command: list[str], folder: str, variables: dict[str, str], output:
     """In the forked process: become the program."""
     for number, name in enumerate(output, start=1):
         os.dup2(os.open(name, os.O_WRONLY | os.O_APPEND), number)
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    encoding = variables.get("PYTHONIOENCODING", "utf-8")
+    sys.stdout.reconfigure(encoding=encoding, errors="strict", line_buffering=True)  # type: ignore[union-attr]
+    sys.stderr.reconfigure(encoding=encoding)  # type: ignore[union-attr]
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(variables)

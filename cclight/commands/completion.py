@@ -19,7 +19,7 @@ from cclight.cli import COMMANDS
 from cclight.errors import UsageError
 
 SHELLS = ("bash", "zsh", "tcsh")
-# Commands whose parsers hold arguments of classes, which are imported with torch: the options worth completing, and what follows.
+# Commands whose parsers hold arguments of classes, which come with torch: the options worth completing, and what they take.
 _HEAVY: dict[str, dict[str, str | None]] = {
     "predict": {"--config": "FILE", "--print_config": None, "--noise_std": "", "--run.name": "", "--run.root": "DIR"},
     "fit": {"--config": "FILE", "--print_config": None, "--ckpt_path": "FILE"},
