@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cclight.runs.folder import differences
+from cclight.runs.inputs import differences
 
 # What a name tells of. The noise level stands in both parts again.
 _PARTS = ("operator", "noise_std", "model", "data", "metrics", "trainer.precision")
