@@ -17,7 +17,7 @@ from importlib import import_module
 
 from cclight import __version__
 from cclight.configs import with_packaged_configs
-from cclight.errors import UsageError, suggestion
+from cclight.errors import UsageError, one_line, suggestion
 
 # Each command's one line of help, and where its function lies: it takes the arguments and returns an exit code or None.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -32,8 +32,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "list": ("list samplers, operators, priors and configurations", "cclight.commands.list:main"),
     "completion": ("print a script that completes commands in a shell", "cclight.commands.completion:main"),
     "fit": ("train a small prior on a source's photographs", "cclight.commands.fit:fit"),
-    "export": ("write a trained prior in the packaged format", "cclight.commands.export:export"),
-    "models": ("list the published checkpoints that load by name", "cclight.commands.models:models"),
+    "export": ("write a trained prior in the packaged format", "cclight.commands.export:main"),
+    "models": ("list the published checkpoints that load by name", "cclight.commands.models:main"),
     "check-operator": ("try the identities that an operator of your own must meet", "cclight.commands.check_operator:main"),
 }
 
@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"cclight {__version__}")
         return 0
     if command not in COMMANDS:
-        return _fail(f"unknown command {command!r}{suggestion(command, COMMANDS)}", code=2)
+        return _fail(f"unknown command {command!r}{suggestion(command, COMMANDS) or ', `cclight --help` lists them'}", code=2)
     module, function = COMMANDS[command][1].split(":")
     try:
         rest = with_packaged_configs(rest)  # before the import: a missing file is told at once
@@ -85,10 +85,12 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         return _fail("interrupted", command, code=130)
-    except (ImportError, MemoryError, OSError, RuntimeError, TypeError, ValueError) as error:
+    except Exception as error:
         if os.environ.get("CCLIGHT_TRACEBACK"):
             raise
-        return _fail(f"{str(error) or type(error).__name__} (CCLIGHT_TRACEBACK=1 shows where)", command)
+        known = isinstance(error, (ImportError, OSError, RuntimeError, TypeError, ValueError)) and str(error)
+        text = " ".join(str(error).split()) if known else f"{type(error).__name__}: {one_line(error)}"
+        return _fail(f"{text} (CCLIGHT_TRACEBACK=1 shows where)", command)
 
 
 def _fail(message: str, command: str = "", code: int = 1) -> int:

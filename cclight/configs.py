@@ -139,7 +139,7 @@ def _size(node: Node, name: str, sizes: dict[int, int]) -> int:
         if sizes[id(node)] == 0:
             raise UsageError(f"{name}, line {line}: an anchor (&) here holds itself, write the values out")
         return sizes[id(node)]
-    if node.tag not in yaml.SafeLoader.yaml_constructors:
+    if node.tag not in yaml.SafeLoader.yaml_constructors and node.value != "<<":
         raise UsageError(f"{name}, line {line}: unknown tag {node.tag}, leave it out")
     sizes[id(node)] = 0
     children = []

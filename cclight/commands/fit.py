@@ -15,6 +15,7 @@ class FitCLI(_CLI):
     """`cclight fit`."""
 
     command = "fit"
+    example = "fit_small.yaml"
     model = PriorTrainer
     data = PatchDataModule
     defaults: ClassVar[dict[str, Any]] = {"max_epochs": -1}

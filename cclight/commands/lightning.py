@@ -5,12 +5,10 @@ The operator and the noise level stand once, at the top of the YAML, and are lin
 
 from __future__ import annotations
 
-import inspect
 import logging
 import re
 import sys
 import warnings
-from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -22,8 +20,9 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 
 import cclight
 from cclight.cli import COMMANDS
+from cclight.commands.explain import explain
 from cclight.commands.parsing import Parser, check_numbers, classes_first, strictly
-from cclight.errors import UsageError, one_line, suggestion
+from cclight.errors import UsageError, one_line
 from cclight.metrics.fid import FeatureDistances
 from cclight.metrics.image import ImageMetric
 
@@ -32,41 +31,12 @@ if TYPE_CHECKING:
 
 _UNSAID = "the run's folder"  # which is not known yet when the command line is read
 
-_KEY = r'Parser key "([\w.]+)"'
-
-# What a key takes, by its last word, and what a class is called that stands where another is taken.
-_BASES = {
-    "sampler": "Sampler",
-    "operator": "Operator",
-    "operators": "Operator",
-    "prior": "Prior",
-    "source": "Source",
-    "reference": "Source",
-    "mask": "Mask",
-    "kernel": "Kernel",
-    "path": "GaussianPath",
-    "parameterization": "Parameterization",
-    "per_image": "ImageMetric",
-    "network": "Inception",
-}
-_NOUNS = {
-    "Sampler": "sampler",
-    "Operator": "operator",
-    "Prior": "prior",
-    "Source": "source",
-    "Mask": "mask",
-    "Kernel": "blur kernel",
-    "GaussianPath": "path",
-    "Parameterization": "parameterization",
-    "ImageMetric": "metric",
-    "Inception": "network",
-}
-
 
 class _CLI(LightningCLI):
     """LightningCLI for one command: short class names, one-line errors, the configuration kept by ourselves."""
 
     command: str
+    example: str  # a packaged configuration to begin with
     model: type[LightningModule]
     data: type[LightningDataModule]
     defaults: ClassVar[dict[str, Any]]
@@ -130,7 +100,7 @@ class _CLI(LightningCLI):
                         raise
                     super().parse_arguments(parser, [*classes_first(args), f"--trainer.logger.init_args.save_dir={_UNSAID}"])
         except ArgumentError as error:
-            raise UsageError(explain(str(error), parser._option_string_actions)) from error
+            raise UsageError(explain(str(error), parser._option_string_actions, self.example)) from error
         check_numbers(self.config)
 
     def log_into(self, folder: str) -> None:
@@ -144,11 +114,9 @@ class _CLI(LightningCLI):
             return super().instantiate_trainer(**kwargs)
         except MisconfigurationException as error:
             chosen = {key: self.config.trainer[key] for key in ("accelerator", "devices", "strategy", "precision", "num_nodes")}
-            wanted = ", ".join(f"--trainer.{key} {value}" for key, value in chosen.items() if value not in ("auto", None, 1))
-            reason = one_line(error).rstrip(".!")
-            raise UsageError(
-                f"{reason} ({wanted}): --trainer.accelerator and --trainer.devices auto take what is here"
-            ) from error
+            wanted = [f"--trainer.{key} {value}" for key, value in chosen.items() if value not in ("auto", None, 1)]
+            remedy = f" ({', '.join(wanted)}): `auto` takes what is here" if wanted else ""
+            raise UsageError(f"the trainer cannot start: {one_line(error).rstrip('.!')}{remedy}") from error
 
     def go(self) -> Any:
         """Do what the command is for."""
@@ -173,58 +141,3 @@ def import_public_names() -> None:
     sys.path.append(str(Path.cwd()))
     for room in cclight._ROOMS:
         import_module(f"cclight.{room}")
-
-
-def explain(error: str, options: Iterable[str] = ()) -> str:
-    """A jsonargparse error as one line, with a suggestion where a name seems to be misspelt.
-
-    Args:
-        error: the message.
-        options: what the command line takes, such as `--run.name`.
-    """
-    line = " ".join(error.split())
-    # Of an optional value's two complaints the second, that it is not None, is no news.
-    union = r"Does not validate against any .*?Errors: - (.*?) - Expected a <class 'NoneType'>.*?Given value: "
-    union += r"((?!Namespace)[^{\[(]{,60})?.*"
-    line = re.sub(union, lambda match: match[1] + (f", got {match[2]}" if match[2] else ""), line)
-    if match := re.search(r"unrecognized arguments: (-\S+)", line):
-        option = match[1].partition("=")[0]
-        longer = [known for known in options if known.startswith(option)]
-        meant = f": did you mean {longer[0]}?" if len(longer) == 1 else suggestion(option, options, cutoff=0.75)
-        return f"there is no option {option}{meant or ', `--help all` lists them'}"
-    if match := re.search(r"unrecognized arguments: (\S+)", line):
-        return f"{match[1]} stands without an option" + (f": did you mean --config {match[1]}?" if ".y" in match[1] else "")
-    if match := re.search(r"the following arguments are required: (\w[\w.]*(?:, \w[\w.]*)*)", line):
-        keys = [".".join([*re.findall(_KEY, line[: match.start()]), name]) for name in match[1].split(", ")]
-        start = "name a configuration (--config sr.yaml), or " if keys == match[1].split(", ") else ""
-        return f"{', '.join(keys)} {'are' if keys[1:] else 'is'} missing: {start}give --{keys[0]}"
-    if match := re.search(r"Expected a <class 'float'>\. Got value: ([-+]?(?:nan|inf)\w*)$", line, re.IGNORECASE):
-        return f"{'.'.join(re.findall(_KEY, line))} is {match[1]}: give a finite number"
-    if match := re.search(r"Expected a dot import path string: (\w+)", line):
-        return explain_class(match[1], ".".join(re.findall(_KEY, line[: match.start()])))
-    if match := re.search(r"class_path 'cclight\.(?:\w+\.)*(\w+)': Option '(\w+)' is not accepted", line):
-        known = list(inspect.signature(getattr(cclight, match[1])).parameters)
-        return f"{line}{suggestion(match[2], known) or ': it takes ' + ', '.join(known)}"
-    if "Expected a <class 'list'>" in line:
-        return f"{line}, as '[PSNR, LPIPS]'" if "per_image" in line else f"{line}, as '[one, two]'"
-    return line
-
-
-def explain_class(name: str, key: str) -> str:
-    """Why no class of this name can stand under a key, and which can.
-
-    Args:
-        name: what was given.
-        key: as `model.sampler`.
-    """
-    public = {word: value for word in cclight.__all__ if isinstance(value := getattr(cclight, word), type)}
-    base = _BASES.get(key.rpartition(".")[2])
-    if base is None:
-        return f"{key or 'the command'} takes no {name}{suggestion(name, public)}"
-    abstract = [cls for cls in public.values() if inspect.isabstract(cls)]
-    fitting = [word for word, cls in public.items() if issubclass(cls, public[base]) and cls not in abstract]
-    takes = f"{key} takes a {_NOUNS[base]}".replace("a op", "an op")
-    if name in public:
-        other = next((noun for kind, noun in _NOUNS.items() if issubclass(public[name], public[kind])), "part of another kind")
-        return f"{takes}, and {name} is a {other}: choose {', '.join(fitting)}".replace("a op", "an op")
-    return f"{takes}, and there is no {name}{suggestion(name, fitting) or ': choose ' + ', '.join(fitting)}"

@@ -144,7 +144,7 @@ def _is_config(unit: list[str]) -> bool:
 
 
 def check_numbers(config: Any, key: str = "") -> None:
-    """Refuse NaN, infinity and too many workers in a parsed configuration. Lightning's own settings are Lightning's business.
+    """Refuse NaN, infinity and numbers of processes that no machine has. Lightning's own settings are Lightning's business.
 
     Raises:
         UsageError: naming the key.
@@ -153,12 +153,26 @@ def check_numbers(config: Any, key: str = "") -> None:
         items = vars(config).items() if isinstance(config, Namespace) else config.items()
         for name, value in items:
             inside = f"{key}.{name}".lstrip(".").replace(".init_args", "")
-            if inside not in ("trainer", "config"):
+            if inside in ("trainer.devices", "data.num_workers", "data.batch_size"):
+                _check_count(inside, value)
+            elif key != "trainer" and inside != "config":
                 check_numbers(value, inside)
     elif isinstance(config, (list, tuple)):
         for place, value in enumerate(config):
             check_numbers(value, f"{key}[{place}]")
     elif isinstance(config, float) and not math.isfinite(config):
         raise UsageError(f"{key} is {config}: give a finite number")
-    elif key == "data.num_workers" and isinstance(config, int) and config > (most := max(32, 4 * (os.cpu_count() or 1))):
-        raise UsageError(f"data.num_workers is {config}: give at most {most} here, of {os.cpu_count()} processors")
+    elif isinstance(config, int) and abs(config) >= 2**63:
+        raise UsageError(f"{key} is {config}: give a smaller number")
+
+
+def _check_count(key: str, value: Any) -> None:
+    cores = os.cpu_count() or 1
+    least, most = {
+        "trainer.devices": (-1, max(64, cores)),  # -1 is all
+        "data.num_workers": (0, max(32, 4 * cores)),
+        "data.batch_size": (1, 10**6),
+    }[key]
+    count = int(value) if isinstance(value, str) and re.fullmatch(r"-?\d+", value) else value
+    if isinstance(count, int) and not least <= count <= most:
+        raise UsageError(f"{key} is {count}: give {least} to {most}")
