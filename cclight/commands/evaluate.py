@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import groupby
@@ -71,6 +72,8 @@ def main(arguments: list[str]) -> None:
             settings = options.parse_args(arguments)
             chosen = options.instantiate(settings)
         except (ArgumentError, ValueError) as error:
+            if str(error).endswith("are required: run"):
+                raise UsageError("which run? Give the folder of a finished one, as runs/sr") from error
             raise UsageError(explain(str(error))) from error
     metrics = chosen.metrics.per_image
     if metrics is None and (named == ["distances"] or (run.config.get("metrics") or {}).get("per_image")):
@@ -135,7 +138,9 @@ def evaluate(
         if (name := m.quantity.name)
     }
     if distances is not None:
-        distances.prepare(torch.device(device))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is missing is told with the numbers
+            distances.prepare(torch.device(device))
         files = [[folder.file(kind, i, run.records[i]["name"]) for i in expected] for kind in ("restored", "clean")]
         found.update({s.quantity.name: s for s in distances.compute(*files)})
     if all(summary.mean is None for summary in found.values()):

@@ -238,6 +238,11 @@ def test_a_read_only_run_is_refused_before_the_work(run, small_disk):
     assert Run.read(folder).mean("psnr") == 99.0
 
 
+def test_a_run_that_is_not_named_is_asked_for():
+    with pytest.raises(UsageError, match="Give the folder of a finished one, as runs/sr"):
+        main([])
+
+
 def test_a_run_in_use_is_refused(run):
     held = RunFolder("run", root=str(run.path.parent), resume=True)
     held.acquire()

@@ -232,11 +232,8 @@ def test_what_was_measured_otherwise_does_not_compete(run, tmp_path, capsys, cha
     def records(record):
         if change == "images" and record["index"] == 3:
             return None
-        return (
-            record
-            | {"content": "ab"}
-            | {"photographs": {"name": f"other-{record['name']}"}, "content": {"content": "0f"}}.get(change, {})
-        )
+        other = {"photographs": {"name": f"other-{record['name']}"}, "content": {"content": "0f"}}
+        return record | {"content": "ab"} | other.get(change, {})
 
     lpips = {"mean": 0.2, "title": "LPIPS (alex)"}
     for name, value in (("one", 0.2), ("two", 0.1)):
