@@ -14,7 +14,8 @@ import yaml
 from tests import processes
 from tests.commands.conftest import config
 
-pytest.importorskip("optuna")
+pytest.importorskip("optuna", reason="needs the extra cclight[tune]")
+pytest.importorskip("matplotlib", reason="needs the extra cclight[tune]")
 WEIGHTS = Path(__file__).parents[1] / "assets" / "tiny.safetensors"
 GUIDANCE, START = "model.sampler.init_args.guidance", "model.sampler.init_args.t_start"
 
