@@ -1,9 +1,9 @@
 """Stopping on SIGTERM and SIGINT: the image in hand is dropped, what is done is said, and the process ends within two seconds.
 
 Lightning notes SIGTERM and goes on, and a rank that waits for another in a collective runs no Python that could react. So the
-handler raises `Stopped` where Python runs; and a thread, which the operating system wakes through a pipe (signal.set_wakeup_fd)
-even while the main thread waits, ends the process when that did not. Finished images are on disk by then: records are written
-through as they come, and files are there whole or not at all.
+handler raises `Stopped` where Python runs, so that files and the terminal are left in order; and a thread, which the operating
+system wakes through a pipe (signal.set_wakeup_fd) even while the main thread waits, ends the process when that took too long.
+Finished images are on disk by then: records are written through as they come, and files are there whole or not at all.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
+from typing import NoReturn
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -23,16 +25,14 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _GRACE_SECONDS = 1.2
 
 
-class Stopped(SystemExit):
-    """A signal has asked for the end; the exit code is 128 plus the signal's number, as shells have it."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(128 + number)
-        self.number = number
+class Stopped(BaseException):
+    """A signal has asked for the end."""
 
 
 class Interruption:
     """While it is entered, SIGTERM and SIGINT end the process as described above. For the main thread.
+
+    The exit code is 128 plus the signal's number, as shells have it.
 
     Args:
         say: gives the line that tells what is done and how to go on; called once, and may return nothing.
@@ -43,8 +43,7 @@ class Interruption:
         self._say = say
         self._forward = forward
         self._number = 0
-        self._ended = threading.Event()
-        self._told = threading.Lock()
+        self._telling = threading.Lock()
 
     def __enter__(self) -> Interruption:
         self._receiver, self._sender = socket.socketpair()
@@ -65,41 +64,40 @@ class Interruption:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         global _active
+        if self._number:  # whatever the signal made of the work: another rank's end breaks connections, too
+            self._end()
         _active = None
-        self._ended.set()
         signal.set_wakeup_fd(self._wakeup)
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._sender.close()  # the thread reads the end
         self._thread.join()
         self._receiver.close()
-        if self._number:  # whatever the signal made of the work: another rank's end breaks connections, too
-            self._tell()
-            raise Stopped(self._number) from error
 
     def _raise(self, number: int, frame: FrameType | None) -> None:
         for other in SIGNALS:  # once is enough
             signal.signal(other, signal.SIG_IGN)
         self._number = self._number or number
-        raise Stopped(self._number)
+        raise Stopped
 
     def _watch(self) -> None:
         while number := self._receiver.recv(1):
             if number[0] in SIGNALS:
                 self._number = self._number or number[0]
                 self._forward(self._number)
-                if not self._ended.wait(_GRACE_SECONDS):
-                    self._tell()
-                    os._exit(128 + self._number)
-                return
+                time.sleep(_GRACE_SECONDS)
+                self._end()
 
-    def _tell(self) -> None:
-        if self._told.acquire(blocking=False):
-            line = self._say()
-            if line:
-                print(f"\n{line}", file=sys.stderr)
-            for stream in (sys.stdout, sys.stderr):
-                stream.flush()
+    def _end(self) -> NoReturn:
+        """Say what is done, once, and leave: the interpreter's own end can take longer than there is."""
+        with self._telling:
+            try:
+                if line := self._say():
+                    print(f"\n{line}", file=sys.stderr)
+                sys.stdout.flush()
+                sys.stderr.flush()
+            finally:
+                os._exit(128 + self._number)
 
 
 _active: Interruption | None = None

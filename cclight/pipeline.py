@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 
 from cclight.callbacks.metrics import MetricsCallback
 from cclight.callbacks.sink import Sink
@@ -30,10 +30,21 @@ def predict(model: LightningModule, data: LightningDataModule, sinks: Sequence[S
     Raises:
         RunError: when not one image could be restored, or the run folder cannot be written to.
     """
-    trainer.callbacks.extend(sinks)  # type: ignore[attr-defined]
+    delivery = _Delivery(sinks)
+    trainer.callbacks.extend([*sinks, delivery])  # type: ignore[attr-defined]
     trainer.predict(model, datamodule=data, return_predictions=False)
-    results = next((sink.results for sink in sinks if isinstance(sink, MetricsCallback)), None)
-    if results is not None:
-        for sink in sinks:
-            sink.receive(results)
-    return results
+    return delivery.results
+
+
+class _Delivery(Callback):
+    """Hands the results to the sinks when all of them are done with the batches, and before the loggers are closed."""
+
+    def __init__(self, sinks: Sequence[Sink]) -> None:
+        self.sinks = sinks
+        self.results: Run | None = None
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.results = next((sink.results for sink in self.sinks if isinstance(sink, MetricsCallback)), None)
+        if self.results is not None:
+            for sink in self.sinks:
+                sink.receive(self.results)

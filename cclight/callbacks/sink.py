@@ -14,7 +14,7 @@ class Sink(Callback):
     """A Lightning callback that takes each batch on its way, on every rank, and the results of the whole run at the end.
 
     No sink depends on its place among others: every one of them has seen the last batch and its own `teardown` before the
-    first receives the results (`cclight.pipeline.predict`).
+    first receives the results (`cclight.pipeline.predict` sees to it).
     """
 
     def receive(self, results: Run) -> None:

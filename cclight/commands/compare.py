@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cclight.errors import UsageError, suggestion
-from cclight.runs.folder import differences
+from cclight.runs.inputs import differences
 from cclight.runs.results import Run
 
 
@@ -83,7 +83,7 @@ def main(arguments: list[str]) -> None:
         table.add_row(kind["title"], f"{row.mean:+.{digits}f}", interval, f"{row.p_value:.3g}", counts, words)
     console.print(table)
     texts = [(run.path / "config.yaml").read_text(encoding="utf-8") for run in (first, second)]
-    for line in differences(*texts) or ["the same configuration"]:
+    for line in differences(*texts, kept_files=first.files, files=second.files) or ["the same configuration"]:
         console.print(line.replace(" there, ", f" in {first.name}, ").replace(" here", f" in {second.name}"), markup=False)
 
 

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from cclight.errors import UsageError, one_line
 from cclight.runs.files import read_png
-from cclight.runs.folder import Record, RunFolder
+from cclight.runs.folder import RunFolder
+from cclight.runs.records import Record
 from cclight.runs.results import Run, class_paths, is_own
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from cclight.metrics.fid import FeatureDistances
     from cclight.metrics.image import ImageMetric
+    from cclight.metrics.measuring import Measuring
 
 _BATCH = 16
 
@@ -120,17 +122,17 @@ def evaluate(
     """
     import torch
 
-    from cclight.metrics.image import default_metrics
-    from cclight.metrics.summary import per_image_quantities, summarize
+    from cclight.metrics.measuring import Measuring
+    from cclight.metrics.summary import summarize
     from cclight.runs.results import write_results
 
-    metrics = default_metrics() if metrics is None else metrics
-    per_image_quantities(metrics)  # two of one name are refused
-    values, reasons = measure(run, metrics, torch.device(device))
+    measuring = Measuring(metrics)
+    values = measure(run, measuring, torch.device(device))
     expected = [index for index, record in run.records.items() if "failed" not in record]
     found = {
-        m.quantity.name: summarize(m.quantity, values.get(m.quantity.name, {}), len(expected), reasons.get(m.quantity.name))
-        for m in metrics
+        name: summarize(m.quantity, values.get(name, {}), len(expected), measuring.reasons.get(name))
+        for m in measuring.metrics
+        if (name := m.quantity.name)
     }
     if distances is not None:
         distances.prepare(torch.device(device))
@@ -156,11 +158,16 @@ def evaluate(
     write_results(folder, records, summaries, left_out, measured_with)
 
 
-def measure(run: Run, metrics: list[ImageMetric], device: torch.device) -> tuple[dict[str, dict[int, float]], dict[str, str]]:
-    """The per-image metrics of a run's saved pictures.
+def measure(run: Run, measuring: Measuring, device: torch.device) -> dict[str, dict[int, float]]:
+    """The per-image metrics of a run's saved pictures: of all images or of none, and then `measuring` holds the reason.
+
+    Args:
+        run: the run.
+        measuring: the metrics.
+        device: where their networks run.
 
     Returns:
-        Each metric's values by name and index, of all images or of none, and why a metric is missing by its name.
+        Each image's value by the metric's name and the image's index.
 
     Raises:
         UsageError: when a picture is damaged.
@@ -170,26 +177,20 @@ def measure(run: Run, metrics: list[ImageMetric], device: torch.device) -> tuple
     kept = [index for index, record in run.records.items() if "failed" not in record]
     pairs = {index: (run.picture("restored", index), run.picture("clean", index)) for index in kept}
     whole = [(i, restored, clean) for i, (restored, clean) in pairs.items() if restored is not None and clean is not None]
-    reasons: dict[str, str] = {}
     if len(whole) < len(pairs):
         what = "clean" if all(restored for restored, _ in pairs.values()) else "restored or clean"
-        reason = f"of {len(pairs) - len(whole)} of {len(pairs)} images the {what} picture is not saved"
-        return {}, {metric.quantity.name: reason for metric in metrics}
-    for metric in metrics:
-        with _noting(reasons, metric):
-            metric.prepare(device)
-    values: dict[str, dict[int, float]] = {metric.quantity.name: {} for metric in metrics}
+        measuring.lack(f"of {len(pairs) - len(whole)} of {len(pairs)} images the {what} picture is not saved")
+        return {}
+    measuring.prepare(device)
+    values: dict[str, dict[int, float]] = {}
     for start in range(0, len(whole), _BATCH):
         read = [(i, *_pair(run, a, b)) for i, a, b in whole[start : start + _BATCH]]
         for _, group in groupby(read, key=lambda item: item[1].shape):
             indices, *images = zip(*group, strict=True)
             restored, clean = (torch.stack(list(part)).to(device).float() / 127.5 - 1 for part in images)
-            for metric in metrics:
-                if (name := metric.quantity.name) in reasons:
-                    continue
-                with _noting(reasons, metric):
-                    values[name].update(zip(indices, metric(restored, clean).tolist(), strict=True))
-    return {name: by_index for name, by_index in values.items() if name not in reasons}, reasons
+            for name, measured in measuring(restored, clean).items():
+                values.setdefault(name, {}).update(zip(indices, measured, strict=True))
+    return {name: by_index for name, by_index in values.items() if name not in measuring.reasons}
 
 
 def _pair(run: Run, restored: Path, clean: Path) -> tuple[torch.Tensor, torch.Tensor]:
@@ -247,14 +248,3 @@ def _imports(here: bool) -> Iterator[None]:
         yield
     finally:
         sys.path[:] = [*before, folder] if here and folder not in before else before
-
-
-@contextmanager
-def _noting(reasons: dict[str, str], metric: ImageMetric) -> Iterator[None]:
-    """Note why a metric cannot be had, if it cannot."""
-    from cclight.metrics.quantity import Unavailable
-
-    try:
-        yield
-    except Unavailable as reason:
-        reasons.setdefault(metric.quantity.name, str(reason))

@@ -122,6 +122,7 @@ def predict(arguments: list[str]) -> None:
     with Interruption(say, forward) as interruption:
         cli.trainer.callbacks.append(_Signals(interruption))  # type: ignore[attr-defined]
         cli.go()
+        cli.run.close()
 
 
 class _Signals(Callback):

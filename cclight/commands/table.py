@@ -133,7 +133,7 @@ def rows_of(runs: list[Run]) -> list[Row]:
 def _differing(part: dict[str, Any], parts: list[dict[str, Any]]) -> dict[str, set[str]]:
     """The settings of each part of a row's label in which rows differ; those of a sampler among its own rows alone."""
     differing = {}
-    for name in ("data", "prior", "sampler", "other"):
+    for name in ("data", "prior", "sampler", "files", "other"):
         rows = [other for other in parts if name != "sampler" or other["name"] == part["name"]]
         keys = set().union(*(row[name] for row in rows))
         differing[name] = {key for key in keys if len({row[name].get(key, "none") for row in rows}) > 1}
@@ -155,6 +155,7 @@ def _parts(run: Run) -> dict[str, Any]:
         "task": {"": _words(run.part("operator"), long=True), "σ_y": str(run.config.get("noise_std") or 0)},
         "prior": {"prior": _words(model.get("prior"))},
         "sampler": _flat(run.part("model.sampler").get("init_args")),
+        "files": {key.replace(".init_args", ""): f"{value[:6]}..." for key, value in run.files.items()},
         "other": {key: _words(value) for key, value in other.items() if value is not None},
     }
 
@@ -169,12 +170,13 @@ def _row(run: Run, part: dict[str, Any], differing: dict[str, set[str]]) -> Row:
     data = " ".join([re.split(r"[\\/]", where.rstrip("\\/"))[-1], *(text for text in extra("data") if where not in text)])
     noise = part["task"]["σ_y"]
     task = part["task"][""] + ("" if float(noise) == 0 else f" σ_y={noise}")
-    method = " ".join([part["name"], *extra("sampler"), *extra("prior"), *extra("other")])
+    method = " ".join([part["name"], *extra("sampler"), *extra("prior"), *extra("files"), *extra("other")])
     nfe = part["nfe"]
     photographs = frozenset(_photographs(run)) or run.measured
     # The seed of noise draws the same task anew; other settings of the data make it another.
     settings = frozenset((key, value) for key, value in part["data"].items() if key not in ("seed", "limit"))
-    same = (settings, photographs, run.measured, tuple(part["task"].items()), nfe)
+    files = frozenset(item for item in part["files"].items() if item[0].startswith(("operator", "data")))
+    same = (settings, photographs, run.measured, tuple(part["task"].items()), files, nfe)
     rivals: dict[str, Hashable] = {
         name: (same, run.metrics.get(name, {}).get("title"), _words(run.distances) if name in ("fid", "kid") else "")
         for name in COLUMNS

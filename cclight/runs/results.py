@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import yaml
 
+from cclight import configs
 from cclight.errors import UsageError, one_line
 from cclight.runs.files import write_whole
 from cclight.runs.folder import KINDS, Kind, RunFolder
@@ -25,8 +26,6 @@ from cclight.runs.records import Record
 
 if TYPE_CHECKING:
     from cclight.metrics.summary import Summary
-
-_MOST_SETTINGS = 100_000  # far above any configuration, far below what takes long
 
 
 @dataclass(frozen=True)
@@ -126,6 +125,15 @@ class Run:
         """What FID and KID were measured with, a class_path with its init_args; empty where they were not."""
         return self.summary.get("distances") or self.part("metrics.distances")
 
+    @property
+    def files(self) -> dict[str, str]:
+        """The hashes of the files that the configuration names, by the key that names each; empty where none were kept."""
+        try:
+            content = json.loads(_text(self.path / "records" / "files.json"))
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return {str(key): str(value) for key, value in content.items()} if isinstance(content, dict) else {}
+
     def picture(self, kind: Kind, index: int) -> Path | None:
         """An image's saved picture, or None where it was not saved."""
         assert kind in KINDS
@@ -143,31 +151,26 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.yaml"
 
     def damaged(what: str) -> NoReturn:
-        raise UsageError(f"{path} is damaged ({what}): put back the file that the run wrote, or make the run anew")
+        raise UsageError(f"{what}; it is a run's own: put back the file that the run wrote, or make the run anew")
 
     try:
-        content = yaml.safe_load(_text(path))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        damaged(one_line(error))
-    if not isinstance(content, dict):
-        damaged("it holds no settings")
-    waiting, count = [content], 0
-    while waiting:  # an anchor inside itself has no end
+        content = yaml.safe_load(configs.read_config(path))
+    except (UsageError, yaml.YAMLError) as error:
+        damaged(str(error))
+    waiting = [content]
+    while waiting:
         node = waiting.pop()
-        count += 1
-        if count > _MOST_SETTINGS:
-            damaged(f"it unfolds to more than {_MOST_SETTINGS} settings: an anchor holds itself, or many hold each other")
         named = isinstance(node, dict) and "class_path" in node
         if named and not (isinstance(node["class_path"], str) and isinstance(node.get("init_args") or {}, dict)):
-            damaged(f"class_path {one_line(ValueError(node['class_path']))} is no class with init_args")
+            damaged(f"{path}: class_path {one_line(ValueError(node['class_path']))} is no class with init_args")
         waiting += node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
     for part in ("operator", "model", "model.prior", "model.sampler", "data", "data.source", "metrics", "trainer", "run"):
         *parents, last = part.split(".")
         holder = content.get(parents[0], {}) if parents else content
         if not isinstance(holder.get(last) or {}, dict):
-            damaged(f"{part} holds no settings")
+            damaged(f"{path}: {part} holds no settings")
     if not _is_number(content.get("noise_std") or 0):
-        damaged("noise_std is no number")
+        damaged(f"{path}: noise_std is no number")
     return content
 
 
@@ -321,7 +324,7 @@ def write_results(
     }
     content = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_whole(run.path / "metrics.json", content.encode())
-    return Run(run.path, yaml.safe_load((run.path / "config.yaml").read_text(encoding="utf-8")) or {}, results, records)
+    return Run(run.path, read_config(run.path), json.loads(content), records)
 
 
 def _version(package: str) -> str:

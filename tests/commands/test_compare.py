@@ -75,7 +75,8 @@ def test_photographs_of_one_name_and_another_content_are_not_the_same(run, other
     """A hash is kept by newer runs; an older one is compared by names."""
     one = changed(run, tmp_path / "one", lambda line, _: line.update(content=f"{line['index']}"))
     two = changed(other_run, tmp_path / "two", lambda line, _: line.update(content=f"{line['index'] % 3}"))
-    main([str(one), str(other_run)])
+    old = changed(other_run, tmp_path / "old", lambda line, _: line.pop("content"))
+    main([str(one), str(old)])
     main([str(one), str(one)])
     assert "4 images" in capsys.readouterr().out
     with pytest.raises(UsageError, match=r"image 3, \w+, is not the same photograph in .*one and .*two"):

@@ -230,7 +230,7 @@ def test_export_replaces_nothing_unasked(folder, capsys):
     checkpoint = good(folder)
     Path("mine.safetensors").write_bytes(b"precious")
     assert main(["export", checkpoint, "mine.safetensors"]) == 1
-    assert "mine.safetensors exists: name another file, or replace it with --overwrite true" in capsys.readouterr().err
+    assert "mine.safetensors exists: name another file, or replace it with --overwrite" in capsys.readouterr().err
     assert Path("mine.safetensors").read_bytes() == b"precious"
     assert main(["export", checkpoint, "mine.safetensors", "--overwrite"]) == 0
     assert load("mine.safetensors").widths == (8, 12)

@@ -86,8 +86,8 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
     ],
     ids=range(15),
 )
-def test_a_damaged_configuration_is_named(run, tmp_path, content):
-    assert "put back the file" in damaged(run, tmp_path / "copy", "config.yaml", content)
+def test_a_damaged_configuration_is_named(finished_run, tmp_path, content):
+    assert "put back the file" in damaged(finished_run, tmp_path / "copy", "config.yaml", content)
 
 
 def broken(change):
@@ -127,8 +127,8 @@ def broken(change):
     ],
     ids=range(20),
 )
-def test_damaged_metrics_are_named(run, tmp_path, content):
-    assert "delete it and run" in damaged(run, tmp_path / "copy", "metrics.json", content(run))
+def test_damaged_metrics_are_named(finished_run, tmp_path, content):
+    assert "delete it and run" in damaged(finished_run, tmp_path / "copy", "metrics.json", content(finished_run))
 
 
 @pytest.mark.parametrize(
@@ -143,16 +143,16 @@ def test_damaged_metrics_are_named(run, tmp_path, content):
         ('{"index": 0', '[1]\n{"index": 0', "line 1"),
     ],
 )
-def test_a_damaged_record_is_named_with_its_line(run, tmp_path, old, new, words):
-    content = (run / "records" / "00000.jsonl").read_text().replace(old, new)
-    message = damaged(run, tmp_path / "copy", "records/00000.jsonl", content)
+def test_a_damaged_record_is_named_with_its_line(finished_run, tmp_path, old, new, words):
+    content = (finished_run / "records" / "00000.jsonl").read_text().replace(old, new)
+    message = damaged(finished_run, tmp_path / "copy", "records/00000.jsonl", content)
     assert words in message
     assert "delete the line" in message
 
 
-def test_missing_records_are_told(run, tmp_path):
+def test_missing_records_are_told(finished_run, tmp_path):
     """Half a line is none; what metrics.json counts and no record holds is not passed over."""
-    folder = shutil.copytree(run, tmp_path / "copy")
+    folder = shutil.copytree(finished_run, tmp_path / "copy")
     records = folder / "records" / "00000.jsonl"
     content = records.read_text()
     records.write_text(content + '{"index": 4, "na')
@@ -162,7 +162,7 @@ def test_missing_records_are_told(run, tmp_path):
         Run.read(folder)
 
 
-def test_summaries_are_written_as_they_were_read(run):
-    read = Run.read(run)
+def test_summaries_are_written_as_they_were_read(finished_run):
+    read = Run.read(finished_run)
     again = {name: summary.as_json() for name, summary in read.summaries().items()}
     assert json.loads(json.dumps(again)) == read.metrics
