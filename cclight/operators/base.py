@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cclight.operators.conjugate_gradients import least_squares
+from cclight.operators.tables import Table
 
 
 class Operator(nn.Module, ABC):
@@ -30,6 +32,13 @@ class Operator(nn.Module, ABC):
     """
 
     reference: str = ""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if not name.startswith("_") and name != "training":  # a setting has changed, and with it what was computed from it
+            for table in vars(self).values():
+                if isinstance(table, Table):
+                    table.clear()
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -109,13 +118,27 @@ class LinearOperator(Operator):
 
     def pinv(self, y: Tensor) -> Tensor:
         """H⁺ y, back in image shape (B, C, H, W); here by conjugate gradients, from any y, also outside the range of H."""
-        solution = least_squares(self, self.adjoint, y, self.tolerance, self.max_iterations)
+        return self._least_squares(y, 0.0)
+
+    def damped_inverse(self, y: Tensor, damping: float) -> Tensor:
+        """(HᵀH + τ² I)⁻¹ Hᵀ y, back in image shape (B, C, H, W): the Wiener filter of white noise over white images.
+
+        Where H⁺ divides by the small singular values, and so lifts a measurement's noise, this is V diag(s/(s² + τ²)) Uᵀ y.
+
+        Args:
+            y: measurements, (B, ...).
+            damping: τ² = (σ_y / σ_x)², > 0; toward 0 it gives H⁺ y.
+        """
+        return self._least_squares(y, damping)
+
+    def _least_squares(self, y: Tensor, damping: float) -> Tensor:
+        solution = least_squares(self, self.adjoint, y, self.tolerance, self.max_iterations, damping)
         worst = float(solution.residual.max())
         if not worst <= self.tolerance:
             warnings.warn(
                 f"{type(self).__name__}: conjugate gradients stopped after {solution.iterations} iterations at a residual of "
                 f"{worst:.1e}, short of the tolerance {self.tolerance:.1e}: raise max_iterations or the tolerance.",
-                stacklevel=2,
+                stacklevel=3,
             )
         return solution.x
 
@@ -126,6 +149,10 @@ class SpectralOperator(LinearOperator):
     V is a full orthonormal basis of image space, so the spectrum z = Vᵀ x has the image's shape (B, C, H, W).
     H⁺ = V S⁻² Vᵀ Hᵀ and P = V [S > 0] Vᵀ follow; override them where there is a faster way.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._distinct = Table(self._distinguish)
 
     @abstractmethod
     def spectral(self, x: Tensor) -> Tensor:
@@ -143,10 +170,27 @@ class SpectralOperator(LinearOperator):
             s in float64 on the CPU, broadcastable against `spectral(x)` of such images: three dimensions, without the batch.
         """
 
+    def distinct_values(self, image_shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """The distinct singular values of images of a shape, and which of them each entry of `singular_values` is.
+
+        Returns:
+            The values in ascending order, (K,), and their numbers in the shape of `singular_values`; kept, and so the same
+            tensors in every call.
+        """
+        values, group = self._distinct.exact(image_shape)
+        return values, group
+
+    def _distinguish(self, image_shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        return torch.unique(self.singular_values(image_shape), return_inverse=True)
+
     def pinv(self, y: Tensor) -> Tensor:
         z = self.spectral(self.adjoint(y))
         s = self.singular_values(tuple(z.shape[1:]))
         return self.from_spectral(s.masked_fill(s == 0, torch.inf).pow(-2).to(z) * z)
+
+    def damped_inverse(self, y: Tensor, damping: float) -> Tensor:
+        z = self.spectral(self.adjoint(y))
+        return self.from_spectral((self.singular_values(tuple(z.shape[1:])) ** 2 + damping).reciprocal().to(z) * z)
 
     def project(self, x: Tensor) -> Tensor:
         return self.from_spectral((self.singular_values(tuple(x.shape[1:])) > 0).to(x) * self.spectral(x))
