@@ -12,7 +12,7 @@ def check_output(path: Path, starts: tuple[str, ...], what: str) -> None:
     """See that a file can be written, and holds at most an earlier result of the same command.
 
     Args:
-        path: the file; its folder is made when it is written.
+        path: the file; its folder may have to be made yet.
         starts: how an earlier result begins.
         what: an earlier result in words, as "a report of cclight".
 
@@ -30,4 +30,3 @@ def check_output(path: Path, starts: tuple[str, ...], what: str) -> None:
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise UsageError(f"{path} cannot be written, {folder} is {'read-only' if folder.is_dir() else 'a file'}: {remedy}")
-    path.parent.mkdir(parents=True, exist_ok=True)

@@ -89,6 +89,7 @@ def main(arguments: list[str]) -> None:
     columns = options.metrics or [name for name in COLUMNS if any(row.values[name] is not None for row in rows)]
     text = FORMATS[options.format](rows, columns)
     if options.output:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
         write_whole(options.output, text.encode("utf-8", "replace"))
         print(options.output)
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 import yaml
 
 from cclight.commands.evaluate import main
+from cclight.commands.report.page import main as report
 from cclight.errors import RunError, UsageError
 from cclight.metrics.fid import FeatureDistances
 from cclight.metrics.image import PSNR
@@ -223,6 +225,17 @@ def test_the_command_measures_what_the_run_did(runs, tmp_path):
 def test_a_mistake_is_named(run, arguments, words):
     with pytest.raises(UsageError, match=words):
         main([str(run.path), *arguments])
+
+
+def test_a_read_only_run_is_refused_before_the_work(run, small_disk):
+    """And the other readers read it."""
+    folder = shutil.copytree(run.path, small_disk / "run")
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    with pytest.raises(UsageError, match=r"run is read-only, .* copy the folder"):
+        main([str(folder), "--metrics.per_image", "[PSNR]"])
+    with pytest.raises(UsageError, match=r"report\.html cannot be written, .*run is read-only: give another --output"):
+        report([str(folder)])
+    assert Run.read(folder).mean("psnr") == 99.0
 
 
 def test_a_run_in_use_is_refused(run):

@@ -227,22 +227,31 @@ def test_rivals_say_in_what_they_differ(run, tmp_path, capsys, config, words):
     assert words in bold
 
 
-@pytest.mark.parametrize("change", ["net", "images", "photographs", "content"])
+@pytest.mark.parametrize("change", ["net", "images", "photographs", "content", "mask"])
 def test_what_was_measured_otherwise_does_not_compete(run, tmp_path, capsys, change):
     def records(record):
         if change == "images" and record["index"] == 3:
             return None
-        return record | {"photographs": {"name": f"other-{record['name']}"}, "content": {"content": "0f"}}.get(change, {})
+        return (
+            record
+            | {"content": "ab"}
+            | {"photographs": {"name": f"other-{record['name']}"}, "content": {"content": "0f"}}.get(change, {})
+        )
 
     lpips = {"mean": 0.2, "title": "LPIPS (alex)"}
     for name, value in (("one", 0.2), ("two", 0.1)):
         other = name == "two"
         metrics = {"lpips": lpips | {"mean": value} | ({"title": "LPIPS (squeeze)"} if other and change == "net" else {})}
         metrics |= {"images": 3} if other and change == "images" else {}
-        changed(run, tmp_path / "runs" / name, {}, metrics, records if other else lambda r: r | {"content": "ab"})
+        folder = changed(run, tmp_path / "runs" / name, {}, metrics, records if other else lambda r: r | {"content": "ab"})
+        if change == "mask":  # of one path, edited between the runs
+            files = {"operator.init_args.mask.init_args.path": "dd" if other else "ee"}
+            (folder / "records" / "files.json").write_text(json.dumps(files))
     main([str(tmp_path / "runs"), "--metrics", "lpips"])
     printed = capsys.readouterr().out
     assert "**" not in printed
+    if change == "mask":
+        assert "operator.mask.path=dd" in printed
     if change == "net":
         assert "LPIPS=alex" in printed
         assert "LPIPS=squeeze" in printed

@@ -153,7 +153,7 @@ def test_a_mistake_is_one_line_before_any_work(folder, search, words):
     lines = result.stderr.strip().splitlines()
     assert words in lines[-1]
     assert "Traceback" not in result.stderr
-    assert not (folder / "out" / "best.yaml").exists()
+    assert not (folder / "out").exists()
 
 
 def read(folder, text, trials=None):

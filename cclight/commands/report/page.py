@@ -60,6 +60,7 @@ def main(arguments: list[str]) -> None:
     for line in data["notes"]:
         print(f"cclight report: {line}", file=sys.stderr)
     page = render(data).encode("utf-8", "replace")  # a name on disk may be no text
+    output.parent.mkdir(parents=True, exist_ok=True)
     write_whole(output, page)
     count = f"{len(runs)} run{'s' if len(runs) > 1 else ''}"
     print(f"{output}: {count}, {len(data['images'])} of {len(data['rows'])} images in pictures, {len(page) / 1e6:.1f} MB")

@@ -62,7 +62,10 @@ def main(arguments: list[str]) -> int | None:
     for name, starts in _RESULTS.items():
         check_output(output / name, starts, "a search's result")
     evaluation = Evaluation(base, search)
+    if study_file.is_dir():
+        raise UsageError(f"{study_file} is a folder: give a file as --study")
     setup = evaluation.check()
+    output.mkdir(parents=True, exist_ok=True)
     quantity = evaluation.quantities[search.objective]
     study = SharedStudy(study_file, search, quantity.direction, setup, evaluation.own)
     for trial, point in study.trials():
