@@ -17,7 +17,7 @@ from importlib import import_module
 
 from cclight import __version__
 from cclight.configs import with_packaged_configs
-from cclight.errors import UsageError, one_line, suggestion
+from cclight.errors import RunError, UsageError, one_line, suggestion
 
 # Each command's one line of help, and where its function lies: it takes the arguments and returns an exit code or None.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -80,6 +80,8 @@ def main(arguments: list[str] | None = None) -> int:
         return getattr(import_module(module), function)(rest) or 0
     except UsageError as error:
         return _fail(str(error), command, code=2)
+    except RunError as error:
+        return _fail(str(error), command)
     except BrokenPipeError:  # the reader, `head` perhaps, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

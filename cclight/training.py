@@ -95,12 +95,10 @@ class PriorTrainer(pl.LightningModule):
         self._bounds: Tensor
 
     def setup(self, stage: str) -> None:
-        size, stride = (
-            getattr(getattr(self.trainer, "datamodule", None), "patch_size", self.network.stride),
-            self.network.stride,
-        )
-        if size % stride:
-            raise ValueError(f"patch_size must be divisible by {stride}, got {size}: the network halves it as often.")
+        stride = self.network.stride
+        for size in getattr(getattr(self.trainer, "datamodule", None), "patch_sizes", ()):
+            if size % stride:
+                raise ValueError(f"patch_size must be divisible by {stride}, got {size}: the network halves it as often.")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["architecture"] = {"widths": list(self.network.widths), "depths": list(self.network.depths)}
@@ -228,7 +226,7 @@ def export(checkpoint: str, output: str, note: str = "", overwrite: bool = False
     if path.is_dir():
         raise FileExistsError(f"{path} is a folder: name the file to write, as {path / 'small.safetensors'}.")
     if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists: name another file, or replace it with --overwrite true.")
+        raise FileExistsError(f"{path} exists: name another file, or replace it with --overwrite.")
     content = read_checkpoint(source)
     newer = [file for file in source.parent.glob("last*.ckpt") if file.stat().st_mtime > source.stat().st_mtime]
     if source.stem.startswith("last") and newer:

@@ -43,7 +43,12 @@ def parser() -> ArgumentParser:
 
     from cclight.commands.lightning import add_metrics_arguments
 
-    parser = ArgumentParser(prog="cclight evaluate", description=(__doc__ or "").partition(":")[2], exit_on_error=False)
+    parser = ArgumentParser(
+        prog="cclight evaluate",
+        description=(__doc__ or "").partition(":")[2],
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
     parser.add_argument("run", type=str, help="the folder of a finished run")
     parser.add_argument("--device", default="cpu", help="where the metrics' networks run, as cuda")
     add_metrics_arguments(parser)
@@ -74,7 +79,7 @@ def main(arguments: list[str]) -> None:
         except (ArgumentError, ValueError) as error:
             if str(error).endswith("are required: run"):
                 raise UsageError("which run? Give the folder of a finished one, as runs/sr") from error
-            raise UsageError(explain(str(error))) from error
+            raise UsageError(explain(str(error), options._option_string_actions, config="")) from error
     metrics = chosen.metrics.per_image
     if metrics is None and (named == ["distances"] or (run.config.get("metrics") or {}).get("per_image")):
         metrics = []

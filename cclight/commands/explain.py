@@ -60,15 +60,18 @@ def explain(error: str, options: Iterable[str] = (), config: str = "sr.yaml") ->
         line = shorter
     if match := re.search(r"unrecognized arguments: (-\S+)", line):
         option = match[1].partition("=")[0]
-        longer = [known for known in options if known.startswith(option)]
-        meant = f": did you mean {longer[0]}?" if len(longer) == 1 else suggestion(option, options, cutoff=0.75)
+        longer = sorted((known for known in options if known.startswith(option)), key=len)
+        one = longer and all(known.startswith(longer[0]) for known in longer)
+        meant = f": did you mean {longer[0]}?" if one else suggestion(option, options, cutoff=0.75)
         return f"there is no option {option}{meant or ', `--help all` lists them'}"
     if match := re.search(r"unrecognized arguments: (\S+)", line):
         return f"{match[1]} stands without an option" + (f": did you mean --config {match[1]}?" if ".y" in match[1] else "")
     if match := re.search(r"the following arguments are required: (\w[\w.]*(?:, \w[\w.]*)*)", line):
         keys = [".".join([*re.findall(_KEY, line[: match.start()]), name]) for name in match[1].split(", ")]
         start = f"name a configuration (--config {config}), or " if config and keys == match[1].split(", ") else ""
-        return f"{', '.join(keys)} {'are' if keys[1:] else 'is'} missing: {start}give --{keys[0]}"
+        positional = options and "." not in keys[0] and f"--{keys[0]}" not in options
+        give = "`--help` shows where it stands" if positional else f"{start}give --{keys[0]}"
+        return f"{', '.join(keys)} {'are' if keys[1:] else 'is'} missing: {give}"
     if match := re.search(r"Expected a <class 'float'>\. Got value: ([-+]?(?:nan|inf)\w*)$", line, re.IGNORECASE):
         return f"{'.'.join(re.findall(_KEY, line))} is {match[1]}: give a finite number"
     if match := re.search(r"- Expected a path but (\S+) either not accessible|Unable to load config '(.*?)'", line):

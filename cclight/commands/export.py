@@ -10,7 +10,8 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser("cclight export", description="Write a checkpoint's prior as a safetensors file.")
     made.add_argument("checkpoint", metavar="FILE", help="of `cclight fit`, such as runs/fit_small/last.ckpt")
     made.add_argument("output", metavar="OUTPUT", help="a .safetensors file")
-    made.add_argument("--note", help="kept in the file's metadata, such as what it was trained on")
+    made.add_argument("--note", default="", help="kept in the file's metadata, such as what it was trained on")
+    made.add_argument("--overwrite", action="store_true", help="replace the file that is there")
     return made
 
 
@@ -19,5 +20,4 @@ def main(arguments: list[str]) -> None:
     options = parser().parse_args(arguments)
     from cclight.training import export
 
-    given = {} if options.note is None else {"note": options.note}
-    print(export(options.checkpoint, options.output, **given))
+    print(export(options.checkpoint, options.output, options.note, options.overwrite))

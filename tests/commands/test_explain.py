@@ -68,6 +68,13 @@ def test_check_operator_speaks_of_its_own_options(capsys):
     assert line.endswith("got 9×9: set --image_shape to a multiple of 4.")
 
 
+def test_evaluate_completes_no_option_and_names_no_configuration(run, capsys):
+    assert main(["evaluate", str(run), "--metrics.per_imag", "[PSNR]"]) == main(["evaluate"]) == 2
+    option, run_missing = capsys.readouterr().err.splitlines()
+    assert option.endswith("there is no option --metrics.per_imag: did you mean --metrics.per_image?")
+    assert run_missing.endswith("run is missing: `--help` shows where it stands")
+
+
 def test_inception_is_ours(tmp_path, monkeypatch, capsys):
     """torchvision has one too, which made the name ambiguous."""
     monkeypatch.chdir(tmp_path)

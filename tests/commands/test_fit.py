@@ -230,9 +230,9 @@ def test_export_replaces_nothing_unasked(folder, capsys):
     checkpoint = good(folder)
     Path("mine.safetensors").write_bytes(b"precious")
     assert main(["export", checkpoint, "mine.safetensors"]) == 1
-    assert "mine.safetensors exists: name another file, or replace it with --overwrite true" in capsys.readouterr().err
+    assert "mine.safetensors exists: name another file, or replace it with --overwrite" in capsys.readouterr().err
     assert Path("mine.safetensors").read_bytes() == b"precious"
-    assert main(["export", checkpoint, "mine.safetensors", "--overwrite", "true"]) == 0
+    assert main(["export", checkpoint, "mine.safetensors", "--overwrite"]) == 0
     assert load("mine.safetensors").widths == (8, 12)
     assert main(["export", checkpoint, "photos"]) == 1
     assert "photos is a folder: name the file to write" in capsys.readouterr().err
@@ -254,7 +254,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(small_disk):
     path = small_disk / "run" / "last.ckpt"
     WholeCheckpoints().save_checkpoint({"step": 1}, path)
     with pytest.raises(
-        RunError, match=r"Could not write .*last\.ckpt \(No space left on device\): the checkpoint before is kept"
+        RunError, match=r"Could not write .*last\.ckpt \(No space left on device\): the checkpoints before are kept"
     ):
         WholeCheckpoints().save_checkpoint({"step": 2, "large": torch.zeros(1_000_000)}, path)
     assert WholeCheckpoints().load_checkpoint(path) == {"step": 1}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 import yaml
+from jsonargparse._parameter_resolvers import get_signature_parameters
 
+import cclight
 from cclight.cli import main
 from cclight.commands.parsing import classes_first
 
@@ -136,3 +138,16 @@ def test_help_begins_with_what_is_needed_and_all_of_it_comes_when_asked(command,
     assert "--help all" in short
     assert whole.index("--data.") < whole.index("--trainer.profiler")
     assert "optimizer" not in whole.partition("Lightning's trainer")[0]
+
+
+@pytest.mark.parametrize("name", [name for name in cclight.__all__ if isinstance(getattr(cclight, name), type)])
+def test_every_setting_of_every_class_has_a_type_that_is_checked(name):
+    """Of an annotation that it cannot read, jsonargparse says nothing and takes any value, as text."""
+    parameters = get_signature_parameters(getattr(cclight, name), None)
+    assert [parameter.name for parameter in parameters if isinstance(parameter.annotation, str)] == []
+
+
+@pytest.mark.parametrize("setting", ["steps", "guidance", "schedule"])
+def test_a_setting_of_another_type_is_refused(setting, here, capsys):
+    assert main([*SR, f"--model.sampler.{setting}", "abc"]) == 2
+    assert f'Parser key "model.sampler.{setting}": Expected a ' in capsys.readouterr().err

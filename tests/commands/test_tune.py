@@ -17,7 +17,8 @@ from cclight.errors import UsageError
 from tests import processes
 from tests.commands.conftest import config
 
-pytest.importorskip("optuna")
+pytest.importorskip("optuna", reason="needs the extra cclight[tune]")
+pytest.importorskip("matplotlib", reason="needs the extra cclight[tune]")
 from cclight.commands.tune.trial import Evaluation, Unusable
 
 WEIGHTS = Path(__file__).parents[1] / "assets" / "tiny.safetensors"

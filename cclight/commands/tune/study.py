@@ -171,12 +171,13 @@ def import_optuna() -> Any:
     """Optuna, quiet.
 
     Raises:
-        UsageError: when it is not installed.
+        UsageError: when it, or matplotlib for the picture at the end, is not installed.
     """
     try:
+        import matplotlib  # noqa: F401 - missed now, not after the last trial
         import optuna
     except ImportError as error:
-        raise UsageError(f"it needs Optuna ({error}): pip install 'cclight[tune]'") from error
+        raise UsageError(f"it needs Optuna and matplotlib ({error}): pip install 'cclight[tune]'") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
 
