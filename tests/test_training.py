@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import zlib
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -15,6 +17,7 @@ from cclight import ImageFolder, PatchDataModule, PriorTrainer, SmallPrior
 from cclight.data.noise import training_generator
 from cclight.data.patches import Photographs
 from cclight.training import VALIDATION_RATIOS, export, weighted_error
+from tests import processes
 from tests.priors.test_small import random_network
 
 
@@ -135,11 +138,11 @@ class Draws(pl.Callback):
         pl_module.network.register_forward_pre_hook(self._keep)
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: tuple, batch_idx: int) -> None:
-        self.patches = hash(batch[0].numpy().tobytes())
+        self.patches = zlib.crc32(batch[0].numpy().tobytes())
 
     def _keep(self, module: torch.nn.Module, inputs: tuple[torch.Tensor, torch.Tensor]) -> None:
         if module.training:
-            self.seen.append((self.patches, hash(inputs[0].detach().numpy().tobytes())))
+            self.seen.append((self.patches, zlib.crc32(inputs[0].detach().numpy().tobytes())))
 
 
 def draws(folder: Path, run: Path, steps: int, ckpt_path: str | None = None, **trainer: object) -> list[tuple[int, int]]:
@@ -165,6 +168,21 @@ def test_no_batch_and_no_noise_comes_twice_in_a_training_or_after_resuming(folde
     assert first + resumed == unbroken
     for each in zip(*unbroken, strict=True):
         assert len(set(each)) == len(each)
+
+
+@pytest.mark.slow
+def test_ranks_see_other_patches_and_other_noise(folder, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\nfrom pathlib import Path\nfrom tests.test_training import draws\n"
+        "seen = draws(Path(sys.argv[1]), Path(sys.argv[2]), 3, devices=2, strategy='ddp')\n"
+        "print('seen', *(number for pair in seen for number in pair))\n"
+    )
+    result = processes.run([sys.executable, str(script), str(folder), str(tmp_path / "run")], cwd=processes.ROOT, ranks=2)
+    assert result.returncode == 0, result.stderr
+    numbers = [line.split()[1:] for line in result.stdout.splitlines() if line.startswith("seen ")]
+    assert [len(each) for each in numbers] == [6, 6]
+    assert len({number for each in numbers for number in each}) == 12
 
 
 def test_ranks_and_names_and_seeds_draw_apart():

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cclight.errors import UsageError, one_line
-from cclight.runs.files import read_png
 from cclight.runs.folder import RunFolder
+from cclight.runs.pictures import read_png, to_image
 from cclight.runs.records import Record
 from cclight.runs.results import Run, class_paths, is_own
 
@@ -197,7 +197,7 @@ def measure(run: Run, measuring: Measuring, device: torch.device) -> dict[str, d
         read = [(i, *_pair(run, a, b)) for i, a, b in whole[start : start + _BATCH]]
         for _, group in groupby(read, key=lambda item: item[1].shape):
             indices, *images = zip(*group, strict=True)
-            restored, clean = (torch.stack(list(part)).to(device).float() / 127.5 - 1 for part in images)
+            restored, clean = (to_image(torch.stack(list(part)).to(device)) for part in images)
             for name, measured in measuring(restored, clean).items():
                 values.setdefault(name, {}).update(zip(indices, measured, strict=True))
     return {name: by_index for name, by_index in values.items() if name not in measuring.reasons}

@@ -18,8 +18,8 @@ from cclight.metrics.fid import FeatureDistances
 from cclight.metrics.image import PSNR
 from cclight.metrics.quantity import Quantity, Unavailable
 from cclight.metrics.summary import per_image_quantities, summarize_records
-from cclight.runs.files import read_png
 from cclight.runs.folder import RunFolder
+from cclight.runs.pictures import read_png
 from cclight.runs.results import Run, write_results
 from tests import processes
 

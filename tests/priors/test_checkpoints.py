@@ -7,9 +7,11 @@ import json
 import os
 import pickle
 import re
+import socket
 import subprocess
 import sys
 import threading
+import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -125,6 +127,15 @@ def test_a_refusal_is_final(server, tmp_path):
     with pytest.raises(CheckpointError, match="404"):
         download(server.url + "x", tmp_path / "weights.pt")
     assert len(server.requests) == 1
+
+
+def test_without_a_network_one_attempt_is_enough(tmp_path):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        began = time.monotonic()
+        with pytest.raises(CheckpointError, match=r"cannot be fetched .*or save the file by hand as"):
+            download(f"http://127.0.0.1:{unused.getsockname()[1]}/weights.pt", tmp_path / "weights.pt")
+    assert time.monotonic() - began < 2
 
 
 def test_racing_processes_fetch_once(server, tmp_path):

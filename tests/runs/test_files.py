@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from cclight.runs.files import encode_png, read_png, to_uint8, write_whole
+from cclight.runs.files import write_whole
+from cclight.runs.pictures import encode_picture, read_png, to_uint8
 from tests.runs.conftest import python
 
 
@@ -22,7 +23,7 @@ def test_what_is_read_is_what_was_written(run, channels):
 
 
 def test_other_channels_lie_side_by_side(tmp_path):
-    (tmp_path / "two.png").write_bytes(encode_png(torch.tensor([[[0, 1]], [[2, 3]]], dtype=torch.uint8)))
+    (tmp_path / "two.png").write_bytes(encode_picture(torch.tensor([[[0, 1]], [[2, 3]]], dtype=torch.uint8)))
     assert read_png(tmp_path / "two.png").tolist() == [[[0, 1, 2, 3]]]
 
 

@@ -153,16 +153,16 @@ class Maps:
         """
         from cclight.metrics.perceptual import heat
         from cclight.metrics.quantity import Unavailable
-        from cclight.runs.files import encode_png, read_png
+        from cclight.runs.pictures import encode_picture, read_png, to_image
 
         paths = run.picture("restored", index), run.picture("clean", index)
         if paths[0] is None or paths[1] is None:
             raise ValueError("its clean picture is not saved")
         try:
-            restored, clean = (read_png(path)[None].float() / 127.5 - 1 for path in paths if path is not None)
+            restored, clean = (to_image(read_png(path))[None] for path in paths if path is not None)
             if restored.shape != clean.shape:
                 raise ValueError("its pictures differ in size")
-            return encode_png(heat(self._map(restored, clean))[0])
+            return encode_picture(heat(self._map(restored, clean))[0])
         except (Unavailable, OSError, SyntaxError) as error:
             raise ValueError(str(error)) from error
 
