@@ -60,7 +60,9 @@ class Run:
                 f"missing"
             )
         summary = read_summary(folder)
-        records = read_records(folder, tuple(summary["metrics"]))
+        # A metric without a mean may have been NaN; one with a mean rests on numbers.
+        numbers = tuple(name for name, metric in summary["metrics"].items() if metric.get("mean") is not None)
+        records = read_records(folder, numbers)
         if len(records) < summary["images"]:
             raise UsageError(
                 f"{folder / 'records'} is damaged (it holds {len(records)} of the {summary['images']} images of metrics.json): "

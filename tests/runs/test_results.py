@@ -166,3 +166,17 @@ def test_summaries_are_written_as_they_were_read(finished_run):
     read = Run.read(finished_run)
     again = {name: summary.as_json() for name, summary in read.summaries().items()}
     assert json.loads(json.dumps(again)) == read.metrics
+
+
+def test_a_metric_that_was_never_finite_does_not_damage_a_run(finished_run, tmp_path):
+    """metrics.json says why it has no mean; its values are none, and the others are read."""
+    folder = shutil.copytree(finished_run, tmp_path / "copy")
+    results = json.loads((folder / "metrics.json").read_text())
+    del results["metrics"]["psnr"]["mean"]
+    results["metrics"]["psnr"] |= {"unavailable": "not finite on 4 of 4 images", "interval": None}
+    (folder / "metrics.json").write_text(json.dumps(results))
+    records = folder / "records" / "00000.jsonl"
+    records.write_text(records.read_text().replace('"psnr": ', '"psnr": NaN, "was": '))
+    read = Run.read(folder)
+    assert read.values("psnr") == {}
+    assert len(read.values("ssim")) == 4
