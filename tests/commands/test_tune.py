@@ -220,7 +220,7 @@ def test_a_result_that_is_not_finite_is_a_reason(folder, monkeypatch):
     point = next(search.grid())
     assert set(evaluation(point)) == {"psnr", "consistency", "nfe", "seconds"}
     monkeypatch.setattr("cclight.metrics.image.PSNR.measure", lambda self, a, b: a.mean((1, 2, 3)) * float("nan"))
-    with pytest.raises(Unusable, match="psnr is unavailable: .*not finite"):
+    with pytest.raises(Unusable, match=r"psnr is unavailable: .*not finite"):
         evaluation(point)
     with pytest.raises(Unusable, match="None of the 2 images could be restored"):
         evaluation({**point, GUIDANCE: 1e38})
