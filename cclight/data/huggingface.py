@@ -128,7 +128,7 @@ class HFDataset(Source):
     def __iter__(self) -> Iterator[Entry]:
         for index, cell in enumerate(self._cells()):
             place = f"row {index} of {self.path} (split {self.split})"
-            yield Entry(index, place, partial(self._load, index, place, cell))
+            yield Entry(index, place, partial(self._load, index, place, cell), partial(_encoded, cell))
 
     def __len__(self) -> int:
         if not self._counted:
@@ -162,3 +162,10 @@ def _fetch(path: str) -> bytes:
 
 def _same(value: Any) -> Any:
     return value
+
+
+def _encoded(cell: Callable[[], Any]) -> bytes:
+    """The bytes of a row's image with its path before them; of a row that holds a path alone, those of the file."""
+    encoded = cell() or {}
+    path, held = str(encoded.get("path") or ""), encoded.get("bytes")
+    return Path(path).name.encode() + b"\0" + (Path(path).read_bytes() if held is None and path else held or b"")
