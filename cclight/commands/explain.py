@@ -69,9 +69,7 @@ def explain(error: str, options: Iterable[str] = (), config: str = "sr.yaml") ->
     if match := re.search(r"the following arguments are required: (\w[\w.]*(?:, \w[\w.]*)*)", line):
         keys = [".".join([*re.findall(_KEY, line[: match.start()]), name]) for name in match[1].split(", ")]
         start = f"name a configuration (--config {config}), or " if config and keys == match[1].split(", ") else ""
-        positional = options and "." not in keys[0] and f"--{keys[0]}" not in options
-        give = "`--help` shows where it stands" if positional else f"{start}give --{keys[0]}"
-        return f"{', '.join(keys)} {'are' if keys[1:] else 'is'} missing: {give}"
+        return f"{', '.join(keys)} {'are' if keys[1:] else 'is'} missing: {start}give --{keys[0]}"
     if match := re.search(r"Expected a <class 'float'>\. Got value: ([-+]?(?:nan|inf)\w*)$", line, re.IGNORECASE):
         return f"{'.'.join(re.findall(_KEY, line))} is {match[1]}: give a finite number"
     if match := re.search(r"- Expected a path but (\S+) either not accessible|Unable to load config '(.*?)'", line):

@@ -16,7 +16,7 @@ KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "samplers": ("samplers.", ("Sampler", "Grid")),
     "operators": ("operators.", ("Operator", "LinearOperator", "SpectralOperator")),
     "priors": ("priors.", ("Prior", "AngularVelocity")),
-    "sources": ("data.s", ("Source",)),
+    "sources": ("data.", ("Source", "RestorationDataModule", "Batch", "PatchDataModule")),
     "metrics": ("metrics.image", ("ImageMetric",)),
 }
 _NEEDS = {"Operator": "any operator", "LinearOperator": "a linear operator", "SpectralOperator": "a spectral operator"}

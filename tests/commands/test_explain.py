@@ -72,7 +72,7 @@ def test_evaluate_completes_no_option_and_names_no_configuration(run, capsys):
     assert main(["evaluate", str(run), "--metrics.per_imag", "[PSNR]"]) == main(["evaluate"]) == 2
     option, run_missing = capsys.readouterr().err.splitlines()
     assert option.endswith("there is no option --metrics.per_imag: did you mean --metrics.per_image?")
-    assert run_missing.endswith("run is missing: `--help` shows where it stands")
+    assert "which run? Give the folder of a finished one" in run_missing
 
 
 def test_inception_is_ours(tmp_path, monkeypatch, capsys):
