@@ -126,7 +126,7 @@ class JPEG(Operator):
             dct[rows, :4] = torch.tensor(half, dtype=torch.float64)
             dct[rows, 4:] = mirror * dct[rows, :4].flip(1)
         tables = quantization_tables(self.quality) if self.tables is None else self.tables
-        luminance, chrominance = (torch.tensor(list(table), dtype=torch.float64).view(8, 8) for table in (tables[0], tables[-1]))
+        luminance, chrominance = (torch.tensor(tables[k], dtype=torch.float64).view(8, 8) for k in (0, -1))
         return dct, luminance, chrominance
 
 
