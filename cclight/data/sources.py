@@ -174,7 +174,8 @@ class ImageFolder(_Files):
         if passed:
             count = len(found) - len(files)
             warnings.warn(
-                f"ImageFolder {self.path} passes over {count} files that are no pictures it reads: {', '.join(passed)}."
+                f"ImageFolder {self.path} passes over {count} files that are no pictures it reads: {', '.join(passed)}.",
+                stacklevel=2,
             )
         return [(_safe(path.with_suffix("").as_posix()), folder / path) for path in files]
 
