@@ -19,14 +19,14 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-
-from cclight.data.decoding import UnreadableImage, decode
+from cclight.data.decoding import SUFFIXES, Picture, UnreadableImage, decode, over_white, read_content
 from cclight.errors import one_line
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,21 @@ class Photograph:
         image: upright, in RGB with 8 bits a channel.
         index: its number in the source.
         name: what people call it: safe in a file name, and not necessarily unique (the index is).
+        pixels: (H, W, C) with C 1 or 3, uint16, where it has more than 8 bits a channel; None where `image` is all there is.
+        notes: what was done to it that people should know, each a clause.
     """
 
     image: Image.Image
     index: int
     name: str
+    pixels: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
+
+    @staticmethod
+    def of(picture: Picture, index: int, name: str) -> Photograph:
+        """A decoded picture as a photograph; one with transparency lies on white."""
+        picture = over_white(picture)
+        return Photograph(picture.image(), index, name, picture.pixels if picture.depth > 8 else None, picture.notes)
 
 
 @dataclass(frozen=True)
@@ -100,9 +110,13 @@ class Source(ABC):
         """As `entries`, decoded; what cannot be read is named in a warning and left out."""
         for entry in self.entries(rank, world_size, skip, limit):
             try:
-                yield entry.load()
-            except UnreadableImage as error:  # noqa: PERF203
+                photograph = entry.load()
+            except UnreadableImage as error:
                 warnings.warn(f"{error}: left out.", stacklevel=2)
+                continue
+            for note in photograph.notes:
+                warnings.warn(f"{entry.place}: {note}.", stacklevel=2)
+            yield photograph
 
     def __repr__(self) -> str:
         public = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if not k.startswith("_"))
@@ -129,11 +143,13 @@ class _Files(Source):
 
     @staticmethod
     def _load(index: int, name: str, file: Path) -> Photograph:
-        return Photograph(decode(str(file), partial(Image.open, file)), index, name)
+        return Photograph.of(decode(str(file), partial(read_content, file)), index, name)
 
 
 class ImageFolder(_Files):
-    """The image files of a folder (png, jpg, webp, bmp, tif, ppm), sorted by name; hidden files are left out.
+    """The image files of a folder, sorted by name: those with a suffix of `cclight.data.decoding.SUFFIXES`.
+
+    Hidden files are left out, and so are pipes and devices; other files are counted in a warning.
 
     Args:
         path: the folder.
@@ -148,14 +164,19 @@ class ImageFolder(_Files):
         folder = Path(self.path).expanduser()
         if not folder.is_dir():
             raise FileNotFoundError(f"ImageFolder finds no folder {self.path}: give the path of a folder of images.")
-        found = (path.relative_to(folder) for path in folder.glob("**/*" if self.recursive else "*"))
-        files = sorted(
-            (path for path in found if path.suffix.lower() in SUFFIXES and not any(p.startswith(".") for p in path.parts)),
-            key=Path.as_posix,
-        )
+        found = [path.relative_to(folder) for path in folder.glob("**/*" if self.recursive else "*") if path.is_file()]
+        found = [path for path in found if not any(part.startswith(".") for part in path.parts)]
+        files = sorted((path for path in found if path.suffix.lower() in SUFFIXES), key=Path.as_posix)
         if not files:
             deeper = "" if self.recursive else " (recursive: true looks into subfolders)"
             raise ValueError(f"ImageFolder finds no {'/'.join(sorted(s[1:] for s in SUFFIXES))} file in {self.path}{deeper}.")
+        passed = sorted({path.suffix.lower() or "no suffix" for path in found if path.suffix.lower() not in SUFFIXES})
+        if passed:
+            count = len(found) - len(files)
+            warnings.warn(
+                f"ImageFolder {self.path} passes over {count} files that are no pictures it reads: {', '.join(passed)}.",
+                stacklevel=2,
+            )
         return [(_safe(path.with_suffix("").as_posix()), folder / path) for path in files]
 
 
@@ -305,20 +326,28 @@ class HFDataset(Source):
 
     @staticmethod
     def _load(index: int, place: str, cell: Callable[[], Any]) -> Photograph:
-        from datasets import Image as ImageFeature
-
         name = f"{index:06d}"
 
-        def read() -> Image.Image:
+        def read() -> bytes:
             nonlocal name
             encoded = cell()
             if encoded is None:
                 raise ValueError("the row has none")
+            # A column of bare bytes becomes pairs as well, `cast_column` sees to it.
             name = _safe(Path(encoded["path"] or "").stem) or name
-            return ImageFeature().decode_example(encoded)
+            return encoded["bytes"] if encoded["bytes"] is not None else _fetch(encoded["path"])
 
-        image = decode(place, read)
-        return Photograph(image, index, name)
+        return Photograph.of(decode(place, read), index, name)
+
+
+def _fetch(path: str) -> bytes:
+    """A file that a row names: here, inside an archive, or on the hub."""
+    if Path(path).exists():
+        return read_content(path)
+    from datasets.utils.file_utils import xopen
+
+    with xopen(path, "rb") as file:
+        return file.read()
 
 
 def _same(value: Any) -> Any:
