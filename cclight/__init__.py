@@ -26,6 +26,7 @@ _ROOMS = {
     "operators.separable": ("BicubicDownsampling", "GaussianBlur", "UniformBlur"),
     "operators.pixelwise": ("AveragePooling", "Colorization", "Denoising"),
     "operators.masks": ("Inpainting", "Mask", "Box", "RandomPixels", "FreeForm", "MaskFile"),
+    "operators.circular": ("CircularBlur",),
     "operators.iterative": ("MotionBlur", "RandomProjection"),
     "operators.kernels": ("Kernel", "LineKernel", "ShakeKernel", "KernelFile"),
     "operators.jpeg": ("JPEG",),
