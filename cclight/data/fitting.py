@@ -151,7 +151,7 @@ def _inpainting(
 def _continued(
     operator: LinearOperator, canvas: Tensor, shape: tuple[int, ...], inside: tuple[slice, slice], smoothness: float
 ) -> Tensor:
-    """y inside; beyond, what H makes of a smooth image that agrees with it."""
+    """The given y inside; beyond, what H makes of a smooth image that agrees with it."""
     measured = torch.zeros_like(canvas[:1, :1])
     measured[(..., *inside)] = 1
     weight = math.sqrt(smoothness)

@@ -1,4 +1,4 @@
-r"""Circular convolution: any blur kernel with an exact singular value decomposition, on images that are continued at their borders.
+r"""Circular convolution: a blur with any kernel whose singular value decomposition is exact and cheap.
 
 With F the Fourier transform and k̂ the kernel's,
 

@@ -9,6 +9,7 @@ from cclight.errors import one_line
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
 
 NUMBERS = frozenset({".npy", ".mat"})
 # Of a mask's pixels, so many may lie in the middle half between black and white: soft and compressed edges.
