@@ -25,11 +25,16 @@ from cclight.data.noise import generator
 from cclight.data.noise_level import noise_level, rounding
 from cclight.data.pixels import upright
 from cclight.priors.small import SmallPrior
+from cclight.samplers.base import Sampler
 from cclight.runs.files import write_whole
 from cclight.runs.pictures import encode_picture
 
 LARGE, TILE = 1024 * 1024, 512  # results of more pixels are made in parts of this side
 ALLOWED = 4.0  # σ_y: a restoration that is further from the measurement must at least be nearer than the picture itself
+
+# What JPEG of quality 10 takes from photographs, σ: the configuration of `jpeg` was tuned there. Where it may begin instead.
+TUNED = 0.088
+PROGRESS = tuple(0.9 + 0.001 * number for number in range(100))
 
 
 @dataclass(frozen=True)
@@ -49,9 +54,8 @@ class PictureRestorer:
         # The packaged one, whatever lies in the current folder.
         text = (packaged_configs() / f"{options.task}.yaml").read_text(encoding="utf-8")
         part: dict[str, Any] = yaml.safe_load(text)["model"]["sampler"]
-        settings = {**part.get("init_args", {}), **({} if options.steps is None else {"steps": options.steps})}
-        self.sampler = getattr(cclight, part["class_path"])(**settings)
-        self.steps = int(settings["steps"])
+        self.settings = {**part.get("init_args", {}), **({} if options.steps is None else {"steps": options.steps})}
+        self.sampler_class: type[Sampler] = getattr(cclight, part["class_path"])
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.prior = SmallPrior(options.prior).to(self.device)
         if not all(weight.isfinite().all() for weight in self.prior.parameters()):
@@ -69,13 +73,14 @@ class PictureRestorer:
         depth, notes = self._format(picture, output)
         measured = measure(picture, path, self.options)
         std, witness = self._noise_std(measured, picture.depth)
-        restored = self._restore(measured, std, path)
+        sampler = self._sampler(measured)
+        restored = self._restore(measured, sampler, std, path)
         image = restored.image if not picture.grey or self.options.task == "colorize" else restored.image.mean(0, keepdim=True)
         image = torch.from_numpy(np.ascontiguousarray(upright(image.permute(1, 2, 0).numpy(), measured.orientation)))
         image = image.permute(2, 0, 1)
         write_whole(output, encode_picture(image, output.suffix, depth, _larger(picture.alpha, image)))
         size = f"{image.shape[2]}×{image.shape[1]}"
-        calls = f"{type(self.sampler).__name__}, {restored.nfe} network calls"
+        calls = f"{type(sampler).__name__}, {restored.nfe} network calls"
         said = [calls, *witness, *picture.notes, *measured.notes, *notes]
         if restored.given_up:
             said.append("left as it was where the restoration disagreed with it; was this done to it?")
@@ -90,6 +95,15 @@ class PictureRestorer:
         if picture.depth == 16 and suffix not in (".png", ".tif", ".tiff"):
             return 8, [f"16 bits a channel became 8, which is what {suffix} holds"]
         return (16 if picture.depth == 16 else 8), []
+
+    def _sampler(self, measured: Measured) -> Sampler:
+        """The configuration's sampler; a picture that was compressed less than in tuning is kept more."""
+        settings = dict(self.settings)
+        if self.options.task == "jpeg" and measured.compressed < TUNED:
+            path, tuned = self.prior.path, float(settings["t_start"])
+            wanted = (measured.compressed / TUNED) ** 2 * path.ratio(path.time(tuned))
+            settings["t_start"] = min(PROGRESS, key=lambda progress: abs(float(path.ratio(path.time(progress)) - wanted)))
+        return self.sampler_class(**settings)
 
     def _noise_std(self, measured: Measured, depth: int) -> tuple[float, list[str]]:
         """σ_y, and where it comes from."""
@@ -111,7 +125,7 @@ class PictureRestorer:
             said.append(f"it holds more detail than such a blur lets through: is it blurred less? See {remedy}")
         return found.std, said
 
-    def _restore(self, measured: Measured, std: float, path: Path) -> _Restored:
+    def _restore(self, measured: Measured, sampler: Sampler, std: float, path: Path) -> _Restored:
         """Part by part, mixed where parts overlap."""
         scale = measured.scale
         height, width = (side * scale for side in measured.y.shape[-2:])
@@ -123,7 +137,7 @@ class PictureRestorer:
             total = measured.y[0] * weights
         given_up = nfe = 0
         for number, part in enumerate(_shown(places, path)):
-            image, nfe, agrees = self._part(measured, part, std, number)
+            image, nfe, agrees = self._part(measured, sampler, part, std, number)
             given_up += not agrees
             weight = (part.down[:, None] * part.across).repeat_interleave(scale, 0).repeat_interleave(scale, 1)
             rows, columns = (slice(place.start * scale, place.stop * scale) for place in (part.rows, part.columns))
@@ -145,7 +159,7 @@ class PictureRestorer:
             return around(measured.missing, tile, overlap)
         return parts(height, width, tile, overlap, measured.grid)
 
-    def _part(self, measured: Measured, part: Part, std: float, number: int) -> tuple[Tensor, int, bool]:
+    def _part(self, measured: Measured, sampler: Sampler, part: Part, std: float, number: int) -> tuple[Tensor, int, bool]:
         """One part's image (C, h, w), the network calls, and whether it agrees with the measurement."""
         y = measured.y[..., part.rows, part.columns].to(self.device)
         fitted = fit(measured.operator(part.rows, part.columns).to(self.device), y, self.prior, std)
@@ -153,7 +167,7 @@ class PictureRestorer:
         left = part.columns.start * measured.scale - fitted.columns.start
         noise = noise_at(self.options.seed, fitted.shape[0], top, left, *fitted.shape[1:]).to(self.device)
         generators = [generator(self.options.seed, number, "sampler")]
-        restoration = self.sampler.sample(self.prior, fitted.operator, fitted.y, noise, noise_std=std, generators=generators)
+        restoration = sampler.sample(self.prior, fitted.operator, fitted.y, noise, noise_std=std, generators=generators)
         image = restoration.image
         if not image.isfinite().all():
             raise ValueError("the restoration holds NaN or infinity: try more --steps, or another --noise_std")
@@ -180,7 +194,7 @@ class PictureRestorer:
                 x = x.detach().requires_grad_()
                 self.prior(x, t).sum().backward()
             seconds = time.perf_counter() - begin
-        seconds *= 1.2 * self.steps * pixels / x[0, 0].numel()
+        seconds *= 1.2 * int(self.settings["steps"]) * pixels / x[0, 0].numel()
         length, unit = next(pair for pair in ((3600, "h"), (60, "min"), (1, "s")) if seconds >= 1.5 * pair[0] or pair[0] == 1)
         about = f"{seconds / length:.0f} {unit}"
         print(f"{path} becomes {size[1]}×{size[0]}, in {len(places)} parts: about {about}", file=sys.stderr, flush=True)
