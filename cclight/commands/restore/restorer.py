@@ -32,9 +32,8 @@ from cclight.runs.pictures import encode_picture
 LARGE, TILE = 1024 * 1024, 512  # results of more pixels are made in parts of this side
 ALLOWED = 4.0  # σ_y: a restoration that is further from the measurement must at least be nearer than the picture itself
 
-# What JPEG of quality 10 takes from photographs, σ: the configuration of `jpeg` was tuned there. Where it may begin instead.
+# What JPEG of quality 10 takes from photographs, σ: the configuration of `jpeg` was tuned there.
 TUNED = 0.088
-PROGRESS = tuple(0.9 + 0.001 * number for number in range(100))
 
 
 @dataclass(frozen=True)
@@ -100,9 +99,10 @@ class PictureRestorer:
         """The configuration's sampler; a picture that was compressed less than in tuning is kept more."""
         settings = dict(self.settings)
         if self.options.task == "jpeg" and measured.compressed < TUNED:
-            path, tuned = self.prior.path, float(settings["t_start"])
-            wanted = (measured.compressed / TUNED) ** 2 * path.ratio(path.time(tuned))
-            settings["t_start"] = min(PROGRESS, key=lambda progress: abs(float(path.ratio(path.time(progress)) - wanted)))
+            path = self.prior.path
+            tuned = path.ratio(path.time(torch.tensor(settings["t_start"], dtype=torch.float64)))
+            begin = path.time_at_ratio((measured.compressed / TUNED) ** 2 * tuned)
+            settings["t_start"] = min(float((begin - path.t_noise) / (path.t_data - path.t_noise)), 0.99)
         return self.sampler_class(**settings)
 
     def _noise_std(self, measured: Measured, depth: int) -> tuple[float, list[str]]:
