@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cclight.data.pixels import FORMATS, SUFFIXES, JPEGFile, Stored, read_stored
+from cclight.data.formats import FORMATS, SUFFIXES
+from cclight.data.pixels import JPEGFile, Stored, read_stored
 from cclight.errors import one_line
 
 __all__ = ["FORMATS", "SUFFIXES", "JPEGFile", "Picture", "UnreadableImage", "decode", "over_white", "read_picture"]
@@ -83,7 +84,8 @@ def decode(place: str, read: Callable[[], bytes]) -> Picture:
     try:
         return _picture(read_stored(read()))
     except Exception as error:  # Pillow meets broken files with OSError, SyntaxError, ValueError, struct.error and more
-        raise UnreadableImage(f"{place} cannot be read as an image ({type(error).__name__}: {one_line(error)})") from error
+        kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
+        raise UnreadableImage(f"{place} cannot be read as an image ({kind}{one_line(error)})") from error
 
 
 def over_white(picture: Picture) -> Picture:
@@ -99,7 +101,7 @@ def _picture(stored: Stored) -> Picture:
     pixels, notes = _levels(stored)
     pixels, profile = _to_srgb(pixels, stored.icc)
     grey = pixels.shape[2] == 1 or bool((pixels[..., :1] == pixels).all())
-    return Picture(np.ascontiguousarray(pixels), grey, stored.alpha, stored.jpeg, (*stored.notes, *notes, *profile))
+    return Picture(np.array(pixels, order="C"), grey, stored.alpha, stored.jpeg, (*stored.notes, *notes, *profile))
 
 
 def _levels(stored: Stored) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -118,7 +120,7 @@ def _levels(stored: Stored) -> tuple[np.ndarray, tuple[str, ...]]:
     elif low < 0:
         raise ValueError(f"its integers reach from {low:.0f} to {high:.0f}: save them with 8 or 16 bits from 0 up")
     elif top is None:
-        top = next(white for white in (255.0, 4095.0, 65535.0, 2.0**32 - 1, 2.0**64) if high <= white)
+        top = next(float(w) for w in (255, 4095, 65535, np.iinfo(values.dtype).max) if high <= w <= np.iinfo(values.dtype).max)
         notes = (f"its {8 * values.itemsize}-bit integers hold no more than {high:.0f} and are taken as 0 to {top:.0f}",)
     return np.rint(np.clip(values / np.float64(top), 0, 1) * 65535).astype(np.uint16), notes
 
@@ -146,7 +148,7 @@ def _to_srgb(pixels: np.ndarray, icc: bytes) -> tuple[np.ndarray, tuple[str, ...
                 return pixels, ()
             return convert(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))[..., :channels], ()
         if space == "gray" and channels == 1:
-            return convert(pixels)[..., :1], ()
+            return convert(pixels[..., 0])[..., :1], ()
     except (RuntimeError, ValueError):
         space = None
     if channels == 4:

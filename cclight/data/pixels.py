@@ -7,6 +7,7 @@ or of floats) goes through imagecodecs and tifffile. What the numbers mean is de
 from __future__ import annotations
 
 import io
+import logging
 import warnings
 from dataclasses import dataclass
 from functools import cache
@@ -16,13 +17,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-# What cclight reads, by Pillow's names. No Image.open goes without this list: other formats start other programs (EPS).
-FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm", ".pnm"}
-    | {".pfm", ".jp2", ".j2k", ".jpx", ".avif", ".heic", ".heif"}
-)
+from cclight.data.formats import FORMATS
+
 LARGEST = 178_956_970  # pixels: where Pillow, too, believes in an attack on the memory
+_TOO_LARGE = f"it has more than {LARGEST:,} pixels: cut it or scale it down first"
 # The subsampling of the chroma, by how many luminance samples there are to one of it, across and down.
 _SUBSAMPLING = {(1, 1): "4:4:4", (2, 1): "4:2:2", (2, 2): "4:2:0", (1, 2): "4:4:0", (4, 1): "4:1:1"}
 
@@ -75,18 +73,28 @@ def read_stored(content: bytes) -> Stored:
     """
     if not content:
         raise ValueError("the file is empty")
+    if (depth := _jpeg2000_depth(content)) > 8:
+        return _deep_jpeg2000(content, depth)
     if content[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+") and (stored := _deep_tiff(content)) is not None:
         return stored
+    with open_image(content) as image:
+        return _deep_png(content, image) if image.format == "PNG" and content[24] == 16 else _shallow(image)
+
+
+def open_image(content: bytes) -> Image.Image:
+    """An image file as Pillow opens it: the only call of Image.open in cclight.
+
+    Raises:
+        ValueError: for a format that is not in FORMATS, and for more than LARGEST pixels.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
-            opened = Image.open(io.BytesIO(content), formats=_formats())
+            return Image.open(io.BytesIO(content), formats=_formats())
         except UnidentifiedImageError:
             raise ValueError(_unknown(content)) from None
         except Image.DecompressionBombError:
-            raise ValueError(f"it has more than {LARGEST:,} pixels: cut it or scale it down first") from None
-    with opened as image:
-        return _deep_png(content, image) if content[:4] == b"\x89PNG" and content[24] == 16 else _shallow(image)
+            raise ValueError(_TOO_LARGE) from None
 
 
 @cache
@@ -126,7 +134,7 @@ def _shallow(image: Image.Image) -> Stored:
     if image.mode == "1":
         image = image.convert("L")
     elif image.mode not in ("L", "RGB") and not (image.mode == "CMYK" and icc):
-        image, icc = image.convert("RGB"), icc if image.mode == "P" else b""
+        image, icc = image.convert("RGB"), b"" if image.mode == "LAB" else icc
     return Stored(upright(np.atleast_3d(np.asarray(image)), orientation), top, None, icc, jpeg, notes)
 
 
@@ -141,10 +149,31 @@ def _deep_png(content: bytes, image: Image.Image) -> Stored:
     return Stored(values, 65535.0, alpha, image.info.get("icc_profile") or b"", notes=_frames(getattr(image, "n_frames", 1)))
 
 
+def _jpeg2000_depth(content: bytes) -> int:
+    """Bits a channel of a JPEG 2000 file, from its first marker SIZ (ITU-T T.800, A.5.1); 0 for other files."""
+    if content[:4] != b"\xff\x4f\xff\x51" and content[4:8] != b"jP  ":
+        return 0
+    start = content.find(b"\xff\x4f\xff\x51")
+    return (content[start + 42] & 127) + 1 if 0 <= start < len(content) - 42 else 0
+
+
+def _deep_jpeg2000(content: bytes, depth: int) -> Stored:
+    import imagecodecs
+
+    with open_image(content) as image:  # checks its size, and knows its profile
+        icc = image.info.get("icc_profile") or b""
+    values = np.atleast_3d(imagecodecs.jpeg2k_decode(content))
+    top, alpha = 2.0**depth - 1, None
+    if values.shape[2] in (2, 4):
+        values, alpha = values[..., :-1], _transparent(values[..., -1], top)
+    return Stored(values, top, alpha, icc)
+
+
 def _deep_tiff(content: bytes) -> Stored | None:
     """TIFF of more than eight bits; None for the others, which are Pillow's."""
     import tifffile
 
+    logging.getLogger("tifffile").addHandler(logging.NullHandler())  # else its remarks on broken files reach the terminal
     try:
         file = tifffile.TiffFile(io.BytesIO(content))
         page: Any = file.pages[0]
@@ -155,7 +184,7 @@ def _deep_tiff(content: bytes) -> Stored | None:
         if bits <= 8 or page.photometric not in (0, 1, 2):
             return None
         if page.imagewidth * page.imagelength > LARGEST:
-            raise ValueError(f"it has more than {LARGEST:,} pixels: cut it or scale it down first")
+            raise ValueError(_TOO_LARGE)
         values = page.asarray()
         if page.axes == "SYX":
             values = np.moveaxis(values, 0, -1)

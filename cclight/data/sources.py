@@ -14,6 +14,7 @@ import itertools
 import re
 import warnings
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -149,7 +150,7 @@ class _Files(Source):
 class ImageFolder(_Files):
     """The image files of a folder, sorted by name: those with a suffix of `cclight.data.decoding.SUFFIXES`.
 
-    Hidden files are left out, and so are pipes and devices; other files are counted in a warning.
+    Hidden files are left out, and so are pipes and devices; a warning counts the other files.
 
     Args:
         path: the folder.
@@ -170,12 +171,11 @@ class ImageFolder(_Files):
         if not files:
             deeper = "" if self.recursive else " (recursive: true looks into subfolders)"
             raise ValueError(f"ImageFolder finds no {'/'.join(sorted(s[1:] for s in SUFFIXES))} file in {self.path}{deeper}.")
-        passed = sorted({path.suffix.lower() or "no suffix" for path in found if path.suffix.lower() not in SUFFIXES})
+        passed = Counter(path.suffix.lower() or "no suffix" for path in found if path.suffix.lower() not in SUFFIXES)
         if passed:
-            count = len(found) - len(files)
+            counts = ", ".join(f"{suffix} ({count})" for suffix, count in sorted(passed.items()))
             warnings.warn(
-                f"ImageFolder {self.path} passes over {count} files that are no pictures it reads: {', '.join(passed)}.",
-                stacklevel=2,
+                f"ImageFolder passes over files in {self.path} that are no pictures it reads: {counts}.", stacklevel=2
             )
         return [(_safe(path.with_suffix("").as_posix()), folder / path) for path in files]
 
@@ -333,8 +333,7 @@ class HFDataset(Source):
             encoded = cell()
             if encoded is None:
                 raise ValueError("the row has none")
-            # A column of bare bytes becomes pairs as well, `cast_column` sees to it.
-            name = _safe(Path(encoded["path"] or "").stem) or name
+            name = _safe(Path((encoded["path"] or "").partition("::")[0]).stem) or name  # a.png::archive.zip
             return encoded["bytes"] if encoded["bytes"] is not None else _fetch(encoded["path"])
 
         return Photograph.of(decode(place, read), index, name)

@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cclight.data.decoding import SUFFIXES
+from cclight.data.formats import SUFFIXES
 from cclight.data.preprocessing import Preprocessing
 from cclight.data.sources import Source
 from cclight.errors import one_line

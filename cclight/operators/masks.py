@@ -198,7 +198,7 @@ def mask_for(picture: str | Path, masks: str | Path, invert: bool = False) -> Ma
         FileNotFoundError: where there is no such mask.
         ValueError: where several fit, or the file is no mask.
     """
-    from cclight.data.pixels import SUFFIXES
+    from cclight.data.formats import SUFFIXES
 
     folder, name = Path(masks).expanduser(), Path(picture)
     if not folder.is_dir():

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor
-from cclight.data.decoding import SUFFIXES
+from cclight.data.formats import SUFFIXES
 from cclight.errors import RunError
 from cclight.runs.files import write_error, write_whole
 from cclight.runs.pictures import encode_picture

@@ -103,7 +103,7 @@ def read_png(path: Path) -> Tensor:
 
     from cclight.data.decoding import over_white, read_picture
 
-    return torch.from_numpy(over_white(read_picture(path)).pixels.copy()).permute(2, 0, 1)
+    return torch.from_numpy(over_white(read_picture(path)).pixels).permute(2, 0, 1)
 
 
 def _levels(image: Tensor, depth: int) -> Tensor:

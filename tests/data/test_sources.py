@@ -1,15 +1,18 @@
+import os
 import pickle
 import socket
 import subprocess
 import sys
+import zipfile
 
+import imagecodecs
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from cclight.data.decoding import UnreadableImage
+from cclight.data.decoding import UnreadableImage, read_picture
 from cclight.data.sources import Entry, HFDataset, ImageFolder, Photograph, SamplePhotographs, Source
 from tests.data.conftest import picture
 
@@ -60,11 +63,8 @@ def numbers(photographs):
 
 
 def test_folder_is_sorted_and_keeps_names(tmp_path):
-    for name in ("b.JPG", "a.png", "c.webp", "d.bmp", "e.tiff", ".hidden.png", "notes.txt", "10 ä.png"):
-        if name.endswith(".txt"):
-            (tmp_path / name).write_text("no image")
-        else:
-            picture(0).save(tmp_path / name)
+    for name in ("b.JPG", "a.png", "c.webp", "d.bmp", "e.tiff", ".hidden.png", "10 ä.png"):
+        picture(0).save(tmp_path / name)
     (tmp_path / "sub").mkdir()
     picture(1).save(tmp_path / "sub" / "a.png")
 
@@ -86,7 +86,7 @@ def spoil(folder):
     (folder / "p1.png").write_bytes(whole[: len(whole) // 2])
     (folder / "p3.png").write_text("no image")
     (folder / "p5.png").write_bytes(b"")
-    Image.new("F", (4, 4)).save(folder / "p7.tif")
+    Image.new("F", (4, 4), 7).save(folder / "p7.tif")
 
 
 def test_unreadable_files_are_named_and_left_out(folder):
@@ -109,12 +109,52 @@ def test_passing_by_decodes_nothing(folder):
     assert [photograph.index for photograph in ImageFolder(folder).shard(skip={1, 3, 5, 7})] == [0, 2, 4, 6]
 
 
+def test_what_is_passed_over_is_counted_and_named(folder):
+    (folder / "notes.txt").write_text("no image")
+    (folder / "more.TXT").write_text("no image")
+    (folder / "movie.MOV").write_bytes(b"no image")
+    (folder / "LICENSE").write_text("no image")
+    (folder / ".hidden").write_text("hidden files are nobody's business")
+    with pytest.warns(UserWarning, match=r"passes over files in .*: \.mov \(1\), \.txt \(2\), no suffix \(1\)\.$"):
+        assert len(ImageFolder(folder)) == 7
+
+
+def test_every_format_of_the_list_is_read_in_a_folder(tmp_path):
+    for suffix in (".avif", ".jfif", ".jp2", ".gif", ".ppm", ".mpo", ".bmp", ".tif", ".webp"):
+        picture(0).save(tmp_path / f"a{suffix[1:]}{suffix}", **({"format": "JPEG"} if suffix in (".jfif", ".mpo") else {}))
+    picture(0).convert("L").save(tmp_path / "apgm.pgm")
+    assert [p.image.size for p in ImageFolder(tmp_path).shard()] == [(32, 24)] * 10
+
+
+def test_a_pipe_in_a_folder_does_not_hang(folder):
+    os.mkfifo(folder / "pipe.png")
+    assert len(list(ImageFolder(folder).shard())) == 7
+    with pytest.raises(UnreadableImage, match=r"pipe.png cannot be read as an image \(it is no regular file"):
+        read_picture(folder / "pipe.png")
+
+
+def test_transparent_photographs_lie_on_white_and_this_is_said(tmp_path):
+    pixels = np.dstack([np.full((4, 4, 3), 100, np.uint8), np.array([[0, 255, 128, 255]] * 4, np.uint8)])
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    with pytest.warns(UserWarning, match=r"a.png: its transparent pixels are laid over white\.$"):
+        (photograph,) = ImageFolder(tmp_path).shard()
+    assert np.array(photograph.image)[0].tolist() == [[255] * 3, [100] * 3, [177] * 3, [100] * 3]
+
+
+def test_photographs_of_more_than_8_bits_keep_them(tmp_path):
+    levels = np.random.default_rng(0).integers(0, 65536, (20, 24, 3), dtype=np.uint16)
+    (tmp_path / "deep.png").write_bytes(imagecodecs.png_encode(levels))
+    (photograph,) = ImageFolder(tmp_path).shard()
+    np.testing.assert_array_equal(photograph.pixels, levels)
+    np.testing.assert_array_equal(np.array(photograph.image), np.rint(levels / 257).astype(np.uint8))
+
+
 def test_missing_and_empty_folders(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"finds no folder .*nowhere: give the path"):
         len(ImageFolder(tmp_path / "nowhere"))
     (tmp_path / "sub").mkdir()
     picture(0).save(tmp_path / "sub" / "a.png")
-    with pytest.raises(ValueError, match=r"finds no bmp/.* file in .*recursive: true"):
+    with pytest.raises(ValueError, match=r"finds no avif/bmp/.* file in .*recursive: true"):
         len(ImageFolder(tmp_path))
 
 
@@ -137,7 +177,7 @@ def test_sample_photographs_need_no_network(monkeypatch):
 def test_sources_import_nothing_slow():
     code = (
         "import sys; from cclight.data.sources import SamplePhotographs; next(SamplePhotographs().shard());"
-        "print([m for m in ('torch', 'lightning', 'datasets', 'skimage', 'pooch', 'numpy') if m in sys.modules])"
+        "print([m for m in ('torch', 'lightning', 'datasets', 'skimage', 'pooch') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
@@ -209,6 +249,32 @@ def test_hf_empty_folder_and_unreachable_hub(hub, tmp_path):
     with pytest.raises(OSError, match=r"HFDataset finds no .*nobody/nothing") as caught:
         len(HFDataset("nobody/nothing", "validation"))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_hf_rows_of_16_bits_and_of_files(tmp_path, streaming):
+    """Rows that name a file here, and one that only claims to be a picture and would have started Ghostscript."""
+    import datasets
+
+    levels = np.random.default_rng(0).integers(0, 65536, (6, 5, 3), dtype=np.uint16)
+    (tmp_path / "deep.png").write_bytes(imagecodecs.png_encode(levels))
+    cells = [{"path": str(tmp_path / "deep.png"), "bytes": None}, {"path": None, "bytes": b"%!PS-Adobe-3.0 EPSF-3.0\n"}]
+    rows = datasets.Dataset.from_dict({"photo": cells}, features=datasets.Features({"photo": datasets.Image()}))
+    rows.save_to_disk(tmp_path / "saved")
+    with pytest.warns(UserWarning, match=r"row 1 of .*it is none of .*PNG"):
+        (photograph,) = HFDataset(tmp_path / "saved", "train", streaming).shard()
+    assert photograph.name == "deep"
+    np.testing.assert_array_equal(photograph.pixels, levels)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_hf_pictures_in_an_archive(hub, tmp_path, streaming):
+    with zipfile.ZipFile(tmp_path / "train.zip", "w") as archive:
+        for name in ("p0.png", "p1.png"):
+            archive.write(hub / "imagefolder" / "validation" / name, name)
+    photographs = list(HFDataset(tmp_path, "train", streaming).shard())
+    assert [p.name for p in photographs] == ["p0", "p1"]
+    assert numbers(photographs) == [(0, 0), (1, 1)]
 
 
 @pytest.mark.parametrize("streaming", [False, True])

@@ -151,7 +151,7 @@ class TestDistances:
             fid, _ = distances(reference=source, reference_size=16).compute(one, [])
         assert fid.mean is not None
         (tmp_path / "none").mkdir()
-        with pytest.raises(ValueError, match="finds no bmp"):
+        with pytest.raises(ValueError, match="finds no avif/bmp"):
             distances(reference=ImageFolder(tmp_path / "none"))
         with pytest.raises(FileNotFoundError, match="absent"):
             distances(reference=ImageFolder(tmp_path / "absent"))

@@ -25,9 +25,9 @@ from cclight.data.noise import generator
 from cclight.data.noise_level import noise_level, rounding
 from cclight.data.pixels import upright
 from cclight.priors.small import SmallPrior
-from cclight.samplers.base import Sampler
 from cclight.runs.files import write_whole
 from cclight.runs.pictures import encode_picture
+from cclight.samplers.base import Sampler
 
 LARGE, TILE = 1024 * 1024, 512  # results of more pixels are made in parts of this side
 ALLOWED = 4.0  # σ_y: a restoration that is further from the measurement must at least be nearer than the picture itself
