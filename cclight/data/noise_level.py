@@ -43,12 +43,14 @@ class NoiseLevel:
     Attributes:
         std: σ_y.
         witness: where it comes from, a noun.
+        explained: σ of what is noise for certain.
         contradicted: the picture holds far more detail than noise explains: H has not made it.
     """
 
     std: float
     witness: str
-    contradicted: bool = False
+    explained: float
+    contradicted: bool
 
 
 def noise_level(fitted: Fitted, depth: int, compressed: float = 0.0) -> NoiseLevel:
@@ -61,11 +63,11 @@ def noise_level(fitted: Fitted, depth: int, compressed: float = 0.0) -> NoiseLev
     """
     y = fitted.y if fitted.inside is None else fitted.y[(..., *fitted.inside)]
     found = {"rounding": rounding(depth), "grain": grain(y), "JPEG compression": 2 * compressed}
-    outside = contradiction(fitted)
-    contradicted = outside > max(2 * found["grain"], 1.2 * compressed, 0.01)
-    found["detail beyond the blur" if contradicted else "what no such blur leaves"] = outside
+    explained = max(found["rounding"], found["grain"], compressed)
+    found["what no such blur leaves"] = outside = contradiction(fitted)
     witness = max(found, key=found.__getitem__)
-    return NoiseLevel(found[witness], witness, contradicted)
+    contradicted = outside > max(2 * found["grain"], 1.2 * compressed, 0.01)
+    return NoiseLevel(found[witness], witness, explained, contradicted)
 
 
 def rounding(depth: int) -> float:

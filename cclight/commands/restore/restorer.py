@@ -30,7 +30,8 @@ from cclight.runs.pictures import encode_picture
 from cclight.samplers.base import Sampler
 
 LARGE, TILE = 1024 * 1024, 512  # results of more pixels are made in parts of this side
-ALLOWED = 4.0  # σ_y: a restoration that is further from the measurement must at least be nearer than the picture itself
+# So far from the measurement, in σ_y and in any case, a restoration must at least be nearer than the picture itself.
+ALLOWED, ALLOWED_ANYHOW = 4.0, 0.05
 
 # What JPEG of quality 10 takes from photographs, σ: the configuration of `jpeg` was tuned there.
 TUNED = 0.088
@@ -119,11 +120,13 @@ class PictureRestorer:
         rows, columns = (slice(max((side - TILE) // 2, 0), max((side - TILE) // 2, 0) + TILE) for side in (height, width))
         y = measured.y[..., rows, columns].to(self.device)
         found = noise_level(fit(measured.operator(rows, columns), y, self.prior, stored), depth, measured.compressed)
-        said = [f"noise {found.std:.4f} ({found.witness})"]
         if found.contradicted:
-            remedy = "--sigma" if self.options.kernel is None else "--kernel"
-            said.append(f"it holds more detail than such a blur lets through: is it blurred less? See {remedy}")
-        return found.std, said
+            option = "--sigma" if self.options.kernel is None else "--kernel"
+            raise ValueError(
+                f"it holds more detail than such a blur lets through ({found.std:.3f}, of which noise explains "
+                f"{found.explained:.3f}): give a smaller {option}, or insist with --noise_std {found.std:.2g}"
+            )
+        return found.std, [f"noise {found.std:.4f} ({found.witness})"]
 
     def _restore(self, measured: Measured, sampler: Sampler, std: float, path: Path) -> _Restored:
         """Part by part, mixed where parts overlap."""
@@ -175,7 +178,7 @@ class PictureRestorer:
         agrees = True
         if measured.missing is None:
             plain = fitted.y if fitted.y.shape[1:] == fitted.shape else fitted.operator.pinv(fitted.y)
-            allowed = ALLOWED * max(std, measured.compressed, rounding(8))
+            allowed = max(ALLOWED * max(std, measured.compressed), ALLOWED_ANYHOW)
             residual = float(fitted.residual(image))
             if residual > allowed and residual > float(fitted.residual(plain.clamp(-1, 1))):
                 image, agrees = plain, False
