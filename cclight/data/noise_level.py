@@ -107,14 +107,15 @@ def compression(levels: Tensor, tables: Sequence[Sequence[int]], subsampling: st
     """
     x = levels.permute(2, 0, 1)[:, None].float()
     if x.shape[0] == 1:
-        return math.sqrt(_lost(x, tables[0])) / 127.5
+        return math.sqrt(_lost(x, tables[0]) + 2 / 12) / 127.5
     red, green, blue = x
     luma = 0.299 * red + 0.587 * green + 0.114 * blue
     halved = (1 if subsampling in ("4:4:4", "4:2:2") else 2, 1 if subsampling == "4:4:4" else 2)
     blueness, redness = (avg_pool2d(f * (c - luma)[None], halved, ceil_mode=True) for f, c in ((0.564, blue), (0.713, red)))
     b, r = (_lost(plane + 128, tables[-1]) for plane in (blueness, redness))
     green_part = 0.344**2 * b + 0.714**2 * r
-    return math.sqrt(_lost(luma[None], tables[0]) + (1.402**2 * r + green_part + 1.772**2 * b) / 3) / 127.5
+    # Integers after every stage, for which 5/12 stands: before, in luma, in chroma as it counts in RGB, and after.
+    return math.sqrt(_lost(luma[None], tables[0]) + (1.402**2 * r + green_part + 1.772**2 * b) / 3 + 5 / 12) / 127.5
 
 
 def _lost(plane: Tensor, table: Sequence[int]) -> float:

@@ -117,7 +117,7 @@ class Fixed(Prior):
 def test_a_prior_of_one_size():
     assert fit(GaussianBlur(1.0), photograph(40, 50), Fixed()).shape == (3, 64, 64)
     assert fit(BicubicDownsampling(4), photograph(16, 16), Fixed()).shape == (3, 64, 64)
-    with pytest.raises(ValueError, match="64 pixels a side, and this one is 80 .* Tiled"):
+    with pytest.raises(ValueError, match=r"64 pixels a side, and this one is 80 .* Tiled"):
         fit(BicubicDownsampling(4), photograph(16, 20), Fixed())
 
 

@@ -53,7 +53,7 @@ def test_grain_is_the_noise_and_not_the_edges():
     y[..., 40:, :] = 0.8  # an edge is no noise
     noisy = y + 0.03 * torch.randn(y.shape, generator=torch.Generator().manual_seed(0))
     assert grain(noisy) == pytest.approx(0.03, rel=0.05)
-    assert grain(y) == 0
+    assert grain(y) < 1e-6
     assert grain(y[..., :2]) == 0
 
 
