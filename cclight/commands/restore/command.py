@@ -122,8 +122,8 @@ def _check(options: argparse.Namespace) -> None:
     for name, (low, high) in _RANGES.items():
         value = getattr(options, name)
         if value is not None and not (low <= value <= (high or math.inf) and math.isfinite(value)):
-            wanted = f"{low:g} to {high:g}" if high else f"{low:g} or more"
-            raise UsageError(f"--{name} is a number from {wanted}, got {value}".replace("from 64 or", "of 64 or"))
+            wanted = f"from {low:g} to {high:g}" if high else f"of {low:g} or more"
+            raise UsageError(f"--{name} is a number {wanted}, got {value:g}")
     if options.sigma is not None and options.kernel is not None:
         raise UsageError("--sigma and --kernel are two ways to say what the blur was: give one of them")
     if task == "inpaint" and options.mask is None:
