@@ -67,7 +67,7 @@ def main(arguments: list[str]) -> None:
         folder.close()
     from cclight.callbacks.table import print_results
 
-    print_results(folder)
+    print_results(Run.read(run.path))
 
 
 def evaluate(

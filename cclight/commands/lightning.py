@@ -78,7 +78,7 @@ class _CLI(LightningCLI):
         except ValueError as error:  # of a class's constructor
             raise UsageError(explain(str(error))) from error
 
-    def go(self) -> None:
+    def go(self) -> Any:
         """Do what the command is for."""
         raise NotImplementedError
 

@@ -5,20 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities import rank_zero_only
 
+from cclight import pipeline
 from cclight.callbacks.images import ImageWriter
 from cclight.callbacks.metrics import MetricsCallback
-from cclight.callbacks.resume import Resume
+from cclight.callbacks.sink import Sink
 from cclight.callbacks.table import SummaryTable
 from cclight.callbacks.tensorboard import TensorBoardLog
 from cclight.commands.lightning import _CLI, add_metrics_arguments
 from cclight.data.datamodule import RestorationDataModule
+from cclight.interruption import Interruption
 from cclight.operators.base import Operator
 from cclight.restorer import Restorer
 from cclight.runs.folder import RunFolder
+from cclight.runs.results import Run
 
 
 class PredictCLI(_CLI):
@@ -56,23 +59,61 @@ class PredictCLI(_CLI):
         if getattr(rank_zero_only, "rank", 0) == 0:  # set by Lightning from the environment
             self.run.open(self.parser.dump(self.config, skip_link_targets=False))
 
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except BaseException:
+            self.run.abandon()
+            raise
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        trainer = super().instantiate_trainer(**kwargs)
         metrics = self.config_init.metrics
-        callbacks: list[Callback] = [
-            Resume(self.run),
+        self.sinks: list[Sink] = [
             ImageWriter(self.run, self.config_init.images.grid),
             MetricsCallback(self.run, metrics.per_image, metrics.distances),
-            SummaryTable(self.run),
-            TensorBoardLog(self.run),
+            SummaryTable(),
+            TensorBoardLog(trainer.loggers),
         ]
-        trainer = super().instantiate_trainer(**kwargs)
-        trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]
         return trainer
 
-    def go(self) -> None:
-        self.trainer.predict(self.model, self.datamodule, return_predictions=False)  # type: ignore[arg-type]
+    def go(self) -> Run | None:
+        """Restore; the results, on rank 0."""
+        try:
+            return pipeline.predict(self.model, self.datamodule, self.sinks, self.trainer)  # type: ignore[arg-type]
+        except BaseException:
+            self.run.abandon()
+            raise
 
 
 def predict(arguments: list[str]) -> None:
-    """`cclight predict`: restore a source's photographs."""
-    PredictCLI.launch(arguments)
+    """`cclight predict`: restore a source's photographs. SIGTERM and SIGINT end it within two seconds."""
+    cli = PredictCLI.build(arguments)
+
+    def say() -> str:
+        if not cli.trainer.is_global_zero:
+            return ""
+        done = len(cli.run.finished())
+        kept = f"{done} images are finished in {cli.run.path}, and the same command goes on with the others"
+        return f"cclight predict: stopped; {kept if done else 'no image was finished'}."
+
+    def forward(number: int) -> None:
+        launcher = cli.trainer.strategy.launcher
+        if launcher is not None:
+            launcher.kill(number)
+            getattr(launcher, "procs", []).clear()  # or Lightning's observer kills us for their exit codes
+
+    with Interruption(say, forward) as interruption:
+        cli.trainer.callbacks.append(_Signals(interruption))  # type: ignore[attr-defined]
+        cli.go()
+        cli.run.close()
+
+
+class _Signals(Callback):
+    """Takes the signals back from Lightning, which sets a handler of its own as it begins."""
+
+    def __init__(self, interruption: Interruption) -> None:
+        self.interruption = interruption
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.interruption.install()

@@ -10,6 +10,7 @@ undecoded. To add a source, subclass `Source` and write `__iter__` and `__len__`
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import re
 import warnings
@@ -63,11 +64,27 @@ class Entry:
         index: its number in the source.
         place: where it is, for messages.
         load: decodes it; raises UnreadableImage.
+        content: gives its bytes as they are stored, with its name before them; None where only the pixels can be had.
     """
 
     index: int
     place: str
     load: Callable[[], Photograph]
+    content: Callable[[], bytes] | None = None
+
+    def fingerprint(self) -> str:
+        """A hash of the photograph and its name, whatever its number and place; empty where it cannot be read."""
+        try:
+            if self.content is not None:
+                held = self.content()
+            else:
+                photograph = self.load()
+                held = (
+                    f"{photograph.name} {photograph.image.size} {photograph.image.mode}\0".encode() + photograph.image.tobytes()
+                )
+        except (OSError, ValueError):
+            return ""
+        return hashlib.blake2b(held, digest_size=16).hexdigest()
 
 
 class Source(ABC):
@@ -137,7 +154,7 @@ class _Files(Source):
 
     def __iter__(self) -> Iterator[Entry]:
         for index, (name, file) in enumerate(self._files):
-            yield Entry(index, str(file), partial(self._load, index, name, file))
+            yield Entry(index, str(file), partial(self._load, index, name, file), partial(_named, name, file))
 
     def __len__(self) -> int:
         return len(self._files)
@@ -317,7 +334,7 @@ class HFDataset(Source):
     def __iter__(self) -> Iterator[Entry]:
         for index, cell in enumerate(self._cells()):
             place = f"row {index} of {self.path} (split {self.split})"
-            yield Entry(index, place, partial(self._load, index, place, cell))
+            yield Entry(index, place, partial(self._load, index, place, cell), partial(_encoded, cell))
 
     def __len__(self) -> int:
         if not self._counted:
@@ -347,6 +364,17 @@ def _fetch(path: str) -> bytes:
 
     with xopen(path, "rb") as file:
         return file.read()
+
+
+def _named(name: str, file: Path) -> bytes:
+    return name.encode() + b"\0" + file.read_bytes()
+
+
+def _encoded(cell: Callable[[], Any]) -> bytes:
+    """The bytes of a row's image with its path before them; of a row that holds a path alone, those of the file."""
+    encoded = cell() or {}
+    path, held = str(encoded.get("path") or ""), encoded.get("bytes")
+    return Path(path).name.encode() + b"\0" + (Path(path).read_bytes() if held is None and path else held or b"")
 
 
 def _same(value: Any) -> Any:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,8 @@ import yaml
 
 from cclight.errors import UsageError
 from cclight.runs.files import write_whole
-from cclight.runs.folder import KINDS, Kind, Record, RunFolder
+from cclight.runs.folder import KINDS, Kind, RunFolder
+from cclight.runs.records import Record
 
 if TYPE_CHECKING:
     from cclight.metrics.summary import Summary
@@ -98,7 +100,7 @@ class Run:
 
 def write_results(
     run: RunFolder, records: dict[int, Record], summaries: dict[str, Summary], left_out: dict[int, str] | None = None
-) -> None:
+) -> Run:
     """Write metrics.csv, one line per image, and then metrics.json, which marks the run as finished.
 
     Args:
@@ -107,10 +109,13 @@ def write_results(
         summaries: by the metric's name.
         left_out: photographs that could not be used, and why, by index.
 
+    Returns:
+        The run as a reader of the folder would find it.
+
     Raises:
         RunError: when they cannot be written.
     """
-    failed = [record for record in records.values() if "failed" in record]
+    failed = [{key: record[key] for key in ("index", "name", "failed")} for record in records.values() if "failed" in record]
     columns = ["index", "name", *(name for name in summaries if any(name in record for record in records.values()))]
     text = io.StringIO()
     writer = csv.DictWriter(text, [*columns, "failed"], extrasaction="ignore", lineterminator="\n")
@@ -122,7 +127,17 @@ def write_results(
         "failed": failed,
         "left_out": [{"index": index, "reason": reason} for index, reason in sorted((left_out or {}).items())],
         "metrics": {name: summary.as_json() for name, summary in summaries.items()},
-        "versions": {package: version(package) for package in ("cclight", "torch", "lightning", "torchmetrics")},
+        "versions": {package: _version(package) for package in ("cclight", "torch", "lightning", "torchmetrics")},
     }
     content = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_whole(run.path / "metrics.json", content.encode())
+    config = yaml.safe_load((run.path / "config.yaml").read_text(encoding="utf-8")) or {}
+    return Run(run.path, config, json.loads(content), records)
+
+
+def _version(package: str) -> str:
+    """A package's version, also of one that is imported from a checkout and was never installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return str(getattr(sys.modules.get(package), "__version__", "unknown"))

@@ -56,7 +56,7 @@ def contents(path, besides=()):
     return {
         p.relative_to(path): p.read_bytes()
         for p in path.rglob("*")
-        if p.is_file() and p.name not in (".lock", *besides) and p.parent.name not in ("records", "rows")
+        if p.is_file() and p.name not in besides and p.parent.name not in ("records", "rows", ".locks")
     }
 
 

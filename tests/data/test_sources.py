@@ -4,6 +4,7 @@ import socket
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 
 import imagecodecs
 import numpy as np
@@ -198,6 +199,34 @@ def test_hf_numbers_are_the_same_in_every_format_and_share(hub, kind, streaming)
     (photograph,) = source.shard(limit=1)
     np.testing.assert_array_equal(np.array(photograph.image), np.array(picture(0)))
     assert photograph.name == ("p0" if kind == "imagefolder" else "000000")
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_hf_rows_are_known_by_their_content(hub, kind, streaming):
+    fingerprints = [entry.fingerprint() for entry in HFDataset(str(hub / kind), "validation", streaming=streaming)]
+    assert "" not in fingerprints
+    assert len(set(fingerprints)) == 7
+    assert fingerprints == [entry.fingerprint() for entry in HFDataset(str(hub / kind), "validation")]
+
+
+def test_a_photograph_is_known_by_its_name_and_content(folder):
+    def fingerprints():
+        return [entry.fingerprint() for entry in ImageFolder(folder)]
+
+    before = fingerprints()
+    assert fingerprints() == before
+    (folder / "p6.png").replace(folder / "q.png")
+    picture(5, 9).save(folder / "p5.png")
+    assert fingerprints()[:5] == before[:5]
+    assert not {*fingerprints()[5:]} & {*before}
+    entries = list(ImageFolder(folder))
+    (folder / "p0.png").unlink()
+    assert entries[0].fingerprint() == ""
+    # Of a source that gives no bytes, the pixels count.
+    alone = [replace(entry, content=None).fingerprint() for entry in entries[1:]]
+    assert alone == [replace(entry, content=None).fingerprint() for entry in entries[1:]]
+    assert len(set(alone)) == 6
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -11,8 +11,8 @@ from cclight.errors import UsageError
 from cclight.runs.results import Run
 
 
-def test_a_run_is_read_as_it_was_written(run):
-    read = Run.read(run)
+def test_a_run_is_read_as_it_was_written(finished_run):
+    read = Run.read(finished_run)
     assert read.name == "conjugate"
     assert read.class_name("model.sampler") == "Conjugate"
     assert read.part("operator")["init_args"]["factor"] == 4
@@ -27,21 +27,21 @@ def test_a_run_is_read_as_it_was_written(run):
     assert read.mean("nfe") == 3
 
 
-def test_a_picture_is_found_unless_it_was_not_saved(run, tmp_path):
-    picture = Run.read(run).picture("restored", 1)
+def test_a_picture_is_found_unless_it_was_not_saved(finished_run, tmp_path):
+    picture = Run.read(finished_run).picture("restored", 1)
     assert picture is not None
     assert Image.open(picture).size == (48, 48)
     copy = tmp_path / "copy"
-    shutil.copytree(run, copy)
+    shutil.copytree(finished_run, copy)
     shutil.rmtree(copy / "clean")
     assert Run.read(copy).picture("clean", 1) is None
 
 
-def test_what_is_no_finished_run_is_told_with_the_remedy(run, tmp_path):
+def test_what_is_no_finished_run_is_told_with_the_remedy(finished_run, tmp_path):
     with pytest.raises(UsageError, match="is no run folder: give one that"):
         Run.read(tmp_path)
     copy = tmp_path / "copy"
-    shutil.copytree(run, copy)
+    shutil.copytree(finished_run, copy)
     (copy / "metrics.json").unlink()
     with pytest.raises(UsageError, match="unfinished run: run its `cclight predict` again"):
         Run.read(copy)

@@ -94,13 +94,14 @@ class Evaluation:
     """
 
     def __init__(self, base: list[str], folder: Path, search: Search) -> None:
-        from cclight.callbacks.table import SummaryTable
+        from cclight.callbacks.images import ImageWriter
+        from cclight.callbacks.metrics import MetricsCallback
         from cclight.commands.predict import PredictCLI
 
         shared: dict[str, Any] = {}
 
         class Trial(PredictCLI):
-            """One trial: as `cclight predict`, with what was loaded before, and without a table."""
+            """One trial: as `cclight predict`, with what was loaded before, and without a table or pictures."""
 
             command = "tune"
             defaults: ClassVar[dict[str, Any]] = {**PredictCLI.defaults, "devices": 1, "enable_progress_bar": False}
@@ -125,7 +126,9 @@ class Evaluation:
 
             def instantiate_trainer(self, **kwargs: Any) -> Any:
                 trainer = super().instantiate_trainer(**kwargs)
-                trainer.callbacks = [part for part in trainer.callbacks if not isinstance(part, SummaryTable)]  # type: ignore[attr-defined]
+                distances = self.config_init.metrics.distances  # they are measured on pictures
+                kept = MetricsCallback if distances is None else (MetricsCallback, ImageWriter)
+                self.sinks = [sink for sink in self.sinks if isinstance(sink, kept)]
                 return trainer
 
         self._cli = Trial
@@ -170,10 +173,10 @@ class Evaluation:
             if all(parameter.takes(config.get(parameter.key)) for parameter in self._search.space):
                 self.own = {parameter.key: config[parameter.key] for parameter in self._search.space}
             cli.datamodule.setup("predict")
-            (metrics,) = (part for part in cli.trainer.callbacks if isinstance(part, MetricsCallback))
+            (metrics,) = (sink for sink in cli.sinks if isinstance(sink, MetricsCallback))
         finally:
             self._clean()
-        quantities = [*metrics.quantities, *((FID, KID) if metrics.distances is not None else ())]
+        quantities = [*metrics.measuring.quantities, *((FID, KID) if metrics.distances is not None else ())]
         self.quantities = {quantity.name: quantity for quantity in quantities}
         for name in self.wanted:
             if name not in self.quantities:
@@ -181,7 +184,7 @@ class Evaluation:
                 raise UsageError(
                     f"the runs do not measure {name!r}{suggestion(name, self.quantities) or f': they measure {known}'}"
                 )
-        for metric in metrics.per_image:
+        for metric in metrics.measuring.metrics:
             if metric.quantity.name in self.wanted:
                 try:
                     metric.prepare(torch.device("cpu"))
@@ -195,12 +198,15 @@ class Evaluation:
         Raises:
             Unusable: when an image's restoration is not finite, or a metric that is wanted is missing.
         """
+        from cclight.callbacks.metrics import NothingRestored
+
         cli = self._build(point)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # what there is to say is said once, by `check` or as the trial's reason
-                cli.go()
-            results = json.loads((cli.run.path / "metrics.json").read_text(encoding="utf-8"))
+                results = cli.go().summary
+        except NothingRestored as error:
+            raise Unusable(str(error)) from error
         finally:
             self._clean()
         if results["failed"]:
