@@ -65,13 +65,13 @@ class Fitted:
 
 
 @torch.no_grad()
-def fit(operator: Operator, y: Tensor, prior: Prior, noise_std: float = 0.0) -> Fitted:
+def fit(operator: Operator, y: Tensor, prior: Prior | None, noise_std: float = 0.0) -> Fitted:
     """Move measurements onto the smallest canvas that operator and prior can take.
 
     Args:
         operator: the degradation H, on y's device.
         y: measurements, (B, ...). Only pictures, (B, c, h, w) of a whole number of image pixels each, can be continued.
-        prior: the denoiser.
+        prior: the denoiser; None asks for nothing.
         noise_std: σ_y, in units of [-1, 1] images.
 
     Raises:
@@ -91,14 +91,12 @@ def fit(operator: Operator, y: Tensor, prior: Prior, noise_std: float = 0.0) -> 
     else:
         canvas = pad(y, (*across, *down), mode="replicate")
     shape = _image_shape(operator, canvas)
-    try:
-        made = tuple(operator(canvas.new_zeros(1, *shape)).shape[1:])
-    except ValueError:
-        made = ()
+    made = tuple(operator(canvas.new_zeros(1, *shape)).shape[1:])
     if made != canvas.shape[1:]:
+        made = (made[0], height, width) if made[1:] == canvas.shape[2:] else made
         raise ValueError(
-            f"{type(operator).__name__} makes no measurements of shape {tuple(y.shape[1:])} (channels, height, width): set "
-            "data.channels, or choose the operator that made it."
+            f"{type(operator).__name__} makes measurements of shape {made}, and this one has {tuple(y.shape[1:])} (channels, "
+            "height, width): set data.channels, or choose the operator that made it"
         )
     inside = (slice(down[0], down[0] + height), slice(across[0], across[0] + width))
     if reach and isinstance(operator, LinearOperator):
@@ -122,11 +120,12 @@ def _scale(operator: Operator, y: Tensor) -> int | None:
     return rows if rows == columns and rows > 0 and no_rows == no_columns == 0 else None
 
 
-def _canvas(side: int, number: int, reach: int, scale: int, prior: Prior) -> tuple[int, int]:
+def _canvas(side: int, number: int, reach: int, scale: int, prior: Prior | None) -> tuple[int, int]:
     """By how much a side of y grows at its beginning and its end; `number` is the side's in (C, H, W)."""
     least = side + 2 * reach
-    if prior.image_shape is None:
-        multiple = prior.stride // math.gcd(prior.stride, scale)
+    if prior is None or prior.image_shape is None:
+        stride = 1 if prior is None else prior.stride
+        multiple = stride // math.gcd(stride, scale)
         return reach, least + -least % multiple - side - reach
     own = prior.image_shape[number]
     if least * scale > own:

@@ -1,7 +1,12 @@
 """Given measurements on a canvas: what is inside stays, what is beyond suits the operator, and all is cut back."""
 
+import sys
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from skimage import data
 
 from cclight.data.fitting import fit
@@ -16,7 +21,9 @@ from cclight.operators.pixelwise import AveragePooling, Colorization, Denoising
 from cclight.operators.separable import BicubicDownsampling, GaussianBlur, UniformBlur
 from cclight.priors.base import Prior
 from cclight.priors.small import SmallPrior
+from tests import processes
 
+WEIGHTS = Path(__file__).parents[1] / "assets" / "tiny.safetensors"
 PRIOR = SmallPrior()
 OPERATORS = {
     "denoising": Denoising(),
@@ -122,5 +129,30 @@ def test_a_prior_of_one_size():
 
 
 def test_what_the_operator_has_not_made_is_refused():
-    with pytest.raises(ValueError, match="Colorization makes no measurements of shape"):
+    with pytest.raises(ValueError, match=r"makes measurements of shape \(1, 32, 32\), and this one has \(3, 32, 32\)"):
         fit(Colorization(), photograph(32, 32), PRIOR)
+
+
+def test_predict_restores_measurements_of_any_size(tmp_path):
+    """As people call it: a blurred picture of odd sides, and a picture with a hole, both through the same fitting as `restore`."""
+    for folder, size in (("small", (37, 29)), ("holes", (33, 46))):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(data.astronaut()[60 : 60 + size[0], 150 : 150 + size[1]]).save(tmp_path / folder / "p.png")
+    mask = np.full((33, 46), 255, dtype=np.uint8)
+    mask[5:12, 40:] = 0
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    common = ["--data.measurements", "true", "--data.source", "ImageFolder", "--model.sampler.init_args.steps", "2"]
+    common += ["--metrics.per_image", "[]", "--model.prior.init_args.weights", str(WEIGHTS)]
+    inpaint = ["--operator", "Inpainting", "--operator.mask", "MaskFile", "--operator.mask.path", "mask.png"]
+    for config, folder, more in (("deblur", "small", ["--operator.sigma", "1"]), ("inpaint", "holes", inpaint)):
+        command = [sys.executable, "-m", "cclight", "predict", "--config", f"{config}.yaml", *more, *common]
+        command += ["--data.source.init_args.path", folder, "--run.name", folder]
+        result = processes.run(command, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        given, restored = (
+            np.asarray(Image.open(tmp_path / place)).astype(int)
+            for place in (f"{folder}/p.png", f"runs/{folder}/restored/00000_p.png")
+        )
+        assert given.shape == restored.shape
+    assert np.abs(given - restored)[mask > 0].max() == 0
+    assert np.abs(given - restored)[mask == 0].max() > 0

@@ -68,7 +68,7 @@ def _file(output: Path) -> Path | None:
 
     if output.suffix.lower() in WRITTEN:
         return output
-    from cclight.data.decoding import SUFFIXES
+    from cclight.data.formats import SUFFIXES
 
     if output.suffix.lower() in SUFFIXES:
         raise UsageError(f"--output writes {', '.join(sorted(WRITTEN))}, not {output.suffix}: got {output}")
@@ -76,7 +76,7 @@ def _file(output: Path) -> Path | None:
 
 
 def _pictures(paths: list[Path]) -> list[Path]:
-    from cclight.data.decoding import SUFFIXES
+    from cclight.data.formats import SUFFIXES
 
     pictures: list[Path] = []
     for path in paths:
