@@ -134,7 +134,7 @@ def test_what_the_operator_has_not_made_is_refused():
 
 
 def test_predict_restores_measurements_of_any_size(tmp_path):
-    """As people call it: a blurred picture of odd sides, and a picture with a hole, both through the same fitting as `restore`."""
+    """A blurred picture of odd sides, and one with a hole at its border."""
     for folder, size in (("small", (37, 29)), ("holes", (33, 46))):
         (tmp_path / folder).mkdir()
         Image.fromarray(data.astronaut()[60 : 60 + size[0], 150 : 150 + size[1]]).save(tmp_path / folder / "p.png")
