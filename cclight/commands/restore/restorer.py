@@ -115,7 +115,7 @@ class PictureRestorer:
             return 0.0, []
         stored = max(rounding(depth), measured.compressed)
         if not measured.blurred:
-            return stored, []
+            return stored, [f"noise {stored:.4f} (JPEG compression)"] if stored > rounding(depth) else []
         height, width = measured.y.shape[-2:]
         rows, columns = (slice(max((side - TILE) // 2, 0), max((side - TILE) // 2, 0) + TILE) for side in (height, width))
         y = measured.y[..., rows, columns].to(self.device)
