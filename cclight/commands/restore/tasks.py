@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cclight.data.decoding import Picture
 from cclight.data.noise_level import compression
-from cclight.data.pixels import upright
+from cclight.data.pixels import LARGEST, upright
 from cclight.operators.base import Operator
 from cclight.operators.circular import CircularBlur
 from cclight.operators.jpeg import JPEG, quantization_tables
@@ -77,6 +77,9 @@ def to_y(pixels: np.ndarray) -> Tensor:
 
 def _sr(picture: Picture, path: Path, options: argparse.Namespace) -> Measured:
     factor = 4 if options.factor is None else options.factor
+    height, width = (factor * side for side in picture.pixels.shape[:2])
+    if height * width > LARGEST:
+        raise ValueError(f"it would become {width}×{height}, more than {LARGEST:,} pixels: cut it, or give a smaller --factor")
     operator = BicubicDownsampling(factor)
     return Measured(to_y(picture.pixels), lambda *_: operator, scale=factor, compressed=_compressed(picture))
 

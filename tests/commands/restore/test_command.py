@@ -206,6 +206,13 @@ def test_a_sharp_picture_is_not_deblurred_into_a_maze(pictures):
     assert restore(pictures, "sharp.png", "--task", "deblur", "--sigma", "3", "--noise_std", "0.1").returncode == 0
 
 
+def test_a_result_too_large_to_be_read_again_is_refused_at_once(pictures):
+    Image.new("L", (4000, 3000)).save(pictures / "huge.png")
+    result = restore(pictures, "huge.png", "--task", "sr")
+    assert result.returncode == 1
+    assert "would become 16000×12000" in result.stderr
+
+
 def test_a_configuration_in_the_current_folder_is_not_taken(pictures):
     (pictures / "sr.yaml").write_text("model: {sampler: {class_path: DPS, init_args: {steps: 2}}}")
     result = restore(pictures, "small.png", "--task", "sr")
