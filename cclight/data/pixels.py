@@ -1,13 +1,14 @@
 """From an image file to its pixels as they are stored: every format of one list, any depth, upright.
 
-Pillow reads eight bits a channel, and what it would shorten to that (PNG and TIFF of 16 bits in colour, TIFF of 12 or 32 bits
-or of floats) goes through imagecodecs and tifffile. What the numbers mean is decided in `cclight.data.decoding`.
+Pillow reads eight bits a channel. What it would shorten to that goes through imagecodecs and tifffile: 16 bits in colour (PNG,
+TIFF, PPM, JPEG 2000), and TIFF of 12 or 32 bits or of floats. What the numbers mean is decided in `cclight.data.decoding`.
 """
 
 from __future__ import annotations
 
 import io
 import logging
+import re
 import warnings
 from dataclasses import dataclass
 from functools import cache
@@ -77,6 +78,8 @@ def read_stored(content: bytes) -> Stored:
         return _deep_jpeg2000(content, depth)
     if content[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+") and (stored := _deep_tiff(content)) is not None:
         return stored
+    if (header := re.match(rb"P6\s(?:\s*#[^\n]*\n)*\s*(\d+)\s+(\d+)\s+(\d+)\s", content[:1000])) and int(header[3]) > 255:
+        return _deep_ppm(content, header)
     with open_image(content) as image:
         return _deep_png(content, image) if image.format == "PNG" and content[24] == 16 else _shallow(image)
 
@@ -147,6 +150,14 @@ def _deep_png(content: bytes, image: Image.Image) -> Stored:
     if values.shape[2] in (2, 4):
         values, alpha = values[..., :-1], _transparent(values[..., -1], 65535)
     return Stored(values, 65535.0, alpha, image.info.get("icc_profile") or b"", notes=_frames(getattr(image, "n_frames", 1)))
+
+
+def _deep_ppm(content: bytes, header: re.Match[bytes]) -> Stored:
+    width, height, top = (int(number) for number in header.groups())
+    if width * height > LARGEST:
+        raise ValueError(_TOO_LARGE)
+    values = np.frombuffer(content, ">u2", 3 * width * height, header.end()).reshape(height, width, 3)
+    return Stored(values.astype(np.uint16), float(top))
 
 
 def _jpeg2000_depth(content: bytes) -> int:

@@ -29,12 +29,14 @@ class Preprocessing:
         resize: scale the photograph until it just covers `size`; else only cut.
         multiple: without `size`, cut each side to a multiple of it.
         channels: 3 for RGB, 1 for grey.
+        opaque: refuse what has transparent pixels, which measure nothing.
     """
 
     size: tuple[int, int] | None = None
     resize: bool = True
     multiple: int = 1
     channels: Literal[1, 3] = 3
+    opaque: bool = False
 
     def enlarges(self, photograph: Photograph) -> bool:
         """Whether the photograph has fewer pixels than are asked for, and will be scaled up."""
@@ -45,8 +47,13 @@ class Preprocessing:
         """The photograph as float32 in [-1, 1], (C, H, W).
 
         Raises:
-            ValueError: naming a photograph that is smaller than what was to be cut out of it.
+            ValueError: naming a photograph that is smaller than what was to be cut out of it, or transparent.
         """
+        if self.opaque and photograph.transparent:
+            raise ValueError(
+                f"{photograph.name} (number {photograph.index}) has transparent pixels, which are no measurement: save it "
+                "without transparency (an alpha channel), and what is missing as the operator's mask"
+            )
         size = self._size(photograph.image)
         height, width = photograph.image.height, photograph.image.width
         scaled = self.resize and self.size is not None

@@ -25,10 +25,11 @@ class Kernel(ABC):
         """The kernel, (k, k) with k odd, nonnegative and of sum 1, float64 on the CPU; its centre pixel stays in place."""
 
 
-if TYPE_CHECKING:
-    KernelLike = Kernel | Tensor | np.ndarray
-else:  # in configurations there are no tensors
+# Hidden from jsonargparse, which reads blocks for type checkers and would offer tensors in configurations.
+if not TYPE_CHECKING:  # noqa: SIM108
     KernelLike = Kernel
+else:
+    KernelLike = Kernel | Tensor | np.ndarray
 
 
 class LineKernel(Kernel):

@@ -39,10 +39,11 @@ class Mask(ABC):
         """
 
 
-if TYPE_CHECKING:
-    MaskLike = Mask | Tensor | np.ndarray
-else:  # in configurations there are no tensors
+# Hidden from jsonargparse, which reads blocks for type checkers and would offer tensors in configurations.
+if not TYPE_CHECKING:  # noqa: SIM108
     MaskLike = Mask
+else:
+    MaskLike = Mask | Tensor | np.ndarray
 
 
 class Box(Mask):

@@ -81,7 +81,9 @@ def encode_picture(
         if name == "JPEG":
             raise ValueError("JPEG holds no transparency: write .png, .tif or .webp.")
         white = np.iinfo(pixels.dtype).max
-        pixels = np.concatenate([pixels, np.rint(np.clip(alpha, 0, 1) * white).astype(pixels.dtype)[..., None]], axis=-1)
+        pixels = np.concatenate(
+            [pixels, np.rint(np.clip(np.asarray(alpha), 0, 1) * white).astype(pixels.dtype)[..., None]], axis=-1
+        )
     pixels = np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     if deep:
         return _encode_deep(pixels, name, icc)

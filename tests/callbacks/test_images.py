@@ -97,5 +97,5 @@ def test_a_negative_grid_is_refused(tmp_path):
         ImageWriter(RunFolder("a", root=str(tmp_path)), grid=-1)
 
 
-def test_png_is_what_encode_png_says():
+def test_png_is_what_encode_picture_says():
     assert encode_picture(torch.zeros(3, 2, 2)).startswith(b"\x89PNG")

@@ -3,9 +3,11 @@ import pytest
 import torch
 from PIL import Image
 
+from cclight.data.datamodule import RestorationDataModule
 from cclight.data.decoding import Picture
 from cclight.data.preprocessing import Preprocessing, centre_crop, cover, to_tensor
-from cclight.data.sources import Photograph
+from cclight.data.sources import ImageFolder, Photograph
+from cclight.operators.pixelwise import AveragePooling
 
 
 def coordinates(height, width):
@@ -81,6 +83,18 @@ def test_only_cutting_refuses_what_is_too_small():
         Preprocessing(size=(32, 32), resize=False)(photograph(coordinates(30, 41)))
     with pytest.raises(ValueError, match=r"fewer than the 64×64.*data.multiple"):
         Preprocessing(multiple=64)(photograph(coordinates(30, 41)))
+
+
+def test_a_measurement_has_no_transparent_pixels(tmp_path):
+    pixels = np.full((8, 8, 4), 255, dtype=np.uint8)
+    pixels[0, 0, 3] = 0
+    Image.fromarray(pixels).save(tmp_path / "layer.png")
+    (entry,) = ImageFolder(tmp_path)
+    assert Preprocessing()(entry.load()).min() == 1
+    with pytest.raises(ValueError, match=r"layer \(number 0\) has transparent pixels, which are no measurement"):
+        Preprocessing(opaque=True)(entry.load())
+    module = RestorationDataModule(ImageFolder(tmp_path), operator=AveragePooling(2), measurements=True)
+    assert module.preprocessing.opaque
 
 
 def test_enlarging_is_known():
