@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from cclight.callbacks.sink import Sink
-from cclight.runs.files import read_png
+from cclight.runs.pictures import read_png
 from cclight.runs.results import Run
 
 

@@ -33,11 +33,13 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path, PurePath, PureWindowsPath
 from typing import TYPE_CHECKING, Any, Literal
 
+from cclight.data.formats import SUFFIXES
 from cclight.errors import RunError
-from cclight.runs.files import PICTURES, encode_png, write_error, write_whole
+from cclight.runs.files import write_error, write_whole
 from cclight.runs.inputs import differences, files_of
 from cclight.runs.lock import FOLDER as LOCKS
 from cclight.runs.lock import RunLock
+from cclight.runs.pictures import encode_picture
 from cclight.runs.records import Record, lines_of, open_lines, read_lines
 
 if TYPE_CHECKING:
@@ -155,7 +157,7 @@ class RunFolder:
 
     def file(self, kind: Kind, index: int, name: str) -> Path:
         """The path of an image's picture, named by its index and its source's name: restored/00007_astronaut.png."""
-        stem = PurePath(name).stem if PurePath(name).suffix.lower() in PICTURES else PurePath(name).name
+        stem = PurePath(name).stem if PurePath(name).suffix.lower() in SUFFIXES else PurePath(name).name
         slug = re.sub(r"[^\w.-]+", "_", stem).strip("_.")[:60]
         return self.path / kind / (f"{index:05d}_{slug}.png" if slug else f"{index:05d}.png")
 
@@ -168,7 +170,7 @@ class RunFolder:
         path = self.file(kind, index, name)
         if not path.parent.is_dir():
             self.make(kind)
-        write_whole(path, encode_png(image))
+        write_whole(path, encode_picture(image))
         return path
 
     def append(self, records: Iterable[Record]) -> None:

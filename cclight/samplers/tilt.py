@@ -120,9 +120,9 @@ class ConjugateTilt(Sampler):
         super().check(problem)
         if next(problem.prior.parameters(), None) is not None:
             raise TypeError(
-                "ConjugateTilt asks about images that are clean where the measurement is and noisy elsewhere; a trained network, "
-                f"as {type(problem.prior).__name__}, has seen none, and its answers leave the range of images: choose "
-                "ConjugateMoments, or GaussianMixture as prior."
+                f"ConjugateTilt asks about images that are clean where they are measured, noisy elsewhere; a trained network "
+                f"as {type(problem.prior).__name__} has seen none, and its answers leave the range of images: choose "
+                f"ConjugateMoments, or GaussianMixture as prior."
             )
 
     def begin(self, problem: Problem) -> State:

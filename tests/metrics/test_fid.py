@@ -11,7 +11,8 @@ from cclight.data.sources import ImageFolder
 from cclight.metrics.fid import FID, KID, FeatureDistances, FeatureStatistics, frechet_distance, lowest_hashes, read_statistics
 from cclight.metrics.inception import Inception
 from cclight.metrics.quantity import Unavailable
-from cclight.runs.files import encode_png, write_whole
+from cclight.runs.files import write_whole
+from cclight.runs.pictures import encode_picture
 
 
 class Colours(nn.Module):
@@ -31,7 +32,7 @@ def pictures(folder, count, shift=0, size=(12, 10), channels=3, seed=0):
         bright = torch.randint(20, 200, (channels, 1, 1), generator=g)
         image = (bright + torch.randint(0, 50, (channels, *size), generator=g) + shift).clamp(0, 255).to(torch.uint8)
         paths.append(folder / f"{index:05d}.png")
-        write_whole(paths[-1], encode_png(image))
+        write_whole(paths[-1], encode_picture(image))
         images.append(image)
     return paths, images
 
@@ -123,7 +124,7 @@ class TestDistances:
     def test_grey_pictures_count_as_coloured_ones(self, tmp_path):
         grey, images = pictures(tmp_path / "grey", 3, channels=1)
         for index, image in enumerate(images):
-            write_whole(tmp_path / f"{index}.png", encode_png(image.expand(3, -1, -1)))
+            write_whole(tmp_path / f"{index}.png", encode_picture(image.expand(3, -1, -1)))
         fid, _ = distances().compute(grey, [tmp_path / f"{index}.png" for index in range(3)])
         assert fid.mean == pytest.approx(0, abs=1e-12)
 
@@ -141,7 +142,7 @@ class TestDistances:
         source = ImageFolder(tmp_path / "photographs")
         (tmp_path / "cut").mkdir()
         for photo in source.shard():
-            write_whole(tmp_path / "cut" / f"{photo.index}.png", encode_png(Preprocessing((16, 16))(photo)))
+            write_whole(tmp_path / "cut" / f"{photo.index}.png", encode_picture(Preprocessing((16, 16))(photo)))
         expected = distances(reference=str(tmp_path / "cut")).compute(one, [])
         assert distances(reference=source, reference_size=16).compute(one, []) == expected
         assert distances(reference=source, reference_size=None).compute(one, []) != expected
@@ -150,7 +151,7 @@ class TestDistances:
             fid, _ = distances(reference=source, reference_size=16).compute(one, [])
         assert fid.mean is not None
         (tmp_path / "none").mkdir()
-        with pytest.raises(ValueError, match="finds no bmp"):
+        with pytest.raises(ValueError, match="finds no avif/bmp"):
             distances(reference=ImageFolder(tmp_path / "none"))
         with pytest.raises(FileNotFoundError, match="absent"):
             distances(reference=ImageFolder(tmp_path / "absent"))
@@ -168,15 +169,26 @@ class TestDistances:
         np.savez(tmp_path / "a.npz", mu=np.zeros(6))
         (tmp_path / "b.npz").write_bytes(b"no archive")
         np.savez(tmp_path / "c.npz", mu=np.array([{}], dtype=object), sigma=np.zeros((6, 6)))
-        for name in "abc":
+        np.savez(tmp_path / "d.npz", mu=np.full(6, np.nan), sigma=np.zeros((6, 6)))
+        np.savez(tmp_path / "e.npz", mu=np.zeros(6), sigma=np.zeros((6, 5)))
+        (tmp_path / "f.npz").touch()
+        (tmp_path / "g.npz").write_bytes((tmp_path / "e.npz").read_bytes()[:-30])
+        with open(tmp_path / "h.npz", "wb") as file:
+            np.save(file, np.zeros(6))
+        for name in "abcdefgh":
             with pytest.raises(ValueError, match=r"holds no statistics .*give an \.npz file with mu and sigma"):
                 read_statistics(tmp_path / f"{name}.npz")
             with pytest.raises(ValueError, match="holds no statistics"):
                 FeatureDistances(reference=str(tmp_path / f"{name}.npz"))
         np.savez(tmp_path / "d.npz", mu=np.zeros(5), sigma=np.zeros((5, 5)))
-        one, _ = pictures(tmp_path / "a", 3)
-        fid, _ = distances(reference=str(tmp_path / "d.npz")).compute(one, [])
-        assert "the reference has 5 features, the network 6" in fid.unavailable
+        with pytest.raises(ValueError, match=r"d\.npz has 5 features, the network 6: make it with the same network"):
+            distances(reference=str(tmp_path / "d.npz"))
+
+    def test_a_reference_folder_without_pictures_is_refused_at_once(self, tmp_path):
+        (tmp_path / "b").mkdir()
+        (tmp_path / "b" / "notes.txt").write_text("no picture")
+        with pytest.raises(ValueError, match="b holds fewer than 2 pictures"):
+            distances(reference=str(tmp_path / "b"))
 
     def test_what_is_missing_is_said(self, tmp_path):
         one, _ = pictures(tmp_path / "a", 3)
@@ -206,26 +218,54 @@ class Dangerous:
         return open, (self.path, "w")
 
 
+NAME = "weights-inception-2015-12-05-6726825d.pth"
+
+
 class TestInceptionWeights:
-    def test_a_file_with_code_is_refused_and_not_run(self, tmp_path):
-        (tmp_path / "weights.pth").write_bytes(pickle.dumps({"fc.bias": Dangerous(str(tmp_path / "made"))}))
-        with pytest.raises(Unavailable, match="could not be loaded"):
-            Inception(str(tmp_path / "weights.pth")).load()
+    @pytest.fixture
+    def cached(self, tmp_path, monkeypatch):
+        """The weights' place in the cache."""
+        (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+        return tmp_path / "hub" / "checkpoints" / NAME
+
+    @pytest.mark.parametrize("given", [True, False])
+    def test_a_file_with_code_is_refused_and_not_run(self, tmp_path, cached, given):
+        path = tmp_path / "weights.pth" if given else cached
+        path.write_bytes(pickle.dumps({"fc.bias": Dangerous(str(tmp_path / "made"))}, protocol=2))
+        with pytest.raises(ValueError if given else Unavailable, match="was refused, nothing of it executed"):
+            Inception(str(path) if given else None).load()
         assert not (tmp_path / "made").exists()
 
-    @pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 half"])
-    def test_missing_or_broken_weights_make_both_unavailable_with_the_remedy(self, tmp_path, content):
+    @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 half", "list", "other"])
+    def test_weights_that_are_none_are_refused_before_any_work(self, tmp_path, content):
         path = tmp_path / "weights.pth"
-        if content is not None:
+        if isinstance(content, bytes):
             path.write_bytes(content)
+        else:
+            torch.save([torch.zeros(3)] if content == "list" else {"weight": torch.zeros(3)}, path)
+        with pytest.raises(ValueError, match=r"^The Inception weights could not be loaded from .*weights\.pth \(.*leave"):
+            distances(Inception(str(path)))
+
+    def test_a_path_without_a_file_is_refused_before_any_work(self, tmp_path):
+        with pytest.raises(ValueError, match="No such file"):
+            distances(Inception(str(tmp_path / "none.pth")))
+
+    def test_a_broken_download_is_warned_of_and_said_at_the_end(self, tmp_path, cached):
+        cached.write_bytes(b"PK\x03\x04 half")
         one, _ = pictures(tmp_path / "a", 3)
-        for summary in distances(Inception(str(path))).compute(one, one):
-            assert f"could not be loaded from {path}" in summary.unavailable
+        with pytest.warns(UserWarning, match="FID and KID are unavailable: the Inception weights could not be loaded"):
+            measured = distances(Inception())
+        for summary in measured.compute(one, one):
+            assert f"could not be loaded from {cached}" in summary.unavailable
             assert "save https://github.com/toshas/torch-fidelity" in summary.unavailable
 
-    def test_weights_of_another_network_are_refused(self, tmp_path):
-        torch.save({"weight": torch.zeros(3)}, tmp_path / "weights.pth")
-        with pytest.raises(Unavailable, match="could not be loaded"):
+    @pytest.mark.slow
+    def test_weights_full_of_nan_are_refused(self, tmp_path):
+        save_random_inception(tmp_path / "weights.pth")
+        state = torch.load(tmp_path / "weights.pth", weights_only=True)
+        torch.save(state | {"fc.bias": state["fc.bias"] * torch.nan}, tmp_path / "weights.pth")
+        with pytest.raises(ValueError, match=r"not finite in 1 of \d+ weights \(fc\.bias\)"):
             Inception(str(tmp_path / "weights.pth")).load()
 
 
