@@ -8,6 +8,7 @@ Finished images are on disk by then: records are written through as they come, a
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -84,7 +85,8 @@ class Interruption:
         while number := self._receiver.recv(1):
             if number[0] in SIGNALS:
                 self._number = self._number or number[0]
-                self._forward(self._number)
+                with contextlib.suppress(OSError, ValueError):  # they have ended, or the system has no such signal
+                    self._forward(self._number)
                 time.sleep(_GRACE_SECONDS)
                 self._end()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -49,6 +50,9 @@ class Restorer(pl.LightningModule):
         noise_std: σ_y, the standard deviation of their noise, in units of [-1, 1] images.
         compile: compile the prior with `torch.compile`, which pays off for many images.
         channels_last: keep the prior's weights in the channels-last memory format, faster on GPUs with half precision.
+
+    Raises:
+        ValueError: for a noise_std that is no standard deviation.
     """
 
     def __init__(
@@ -61,6 +65,8 @@ class Restorer(pl.LightningModule):
         channels_last: bool = False,
     ) -> None:
         super().__init__()
+        if not 0 <= noise_std < math.inf:  # NaN is neither
+            raise ValueError(f"noise_std is a standard deviation, got {noise_std}: give a number >= 0.")
         self.prior = prior.eval().requires_grad_(False)
         self.sampler = sampler
         self.operator = operator

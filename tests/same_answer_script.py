@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import torch
-from cclight.callbacks.resume import Resume
 from lightning.pytorch import Callback, Trainer
 
 import cclight
@@ -68,7 +67,6 @@ def main(photographs: str, weights: str, root: str, batch_size: int, devices: in
             inference_mode=False,
             use_distributed_sampler=False,
             callbacks=[
-                Resume(run),
                 ImageWriter(run, grid=0),
                 MetricsCallback(run, [PSNR(), SSIM()]),
                 Keep(Path(root, name, "floats")),

@@ -75,3 +75,26 @@ def test_without_pictures_and_without_records(folder, tmp_path):
     notes = Notes(run)
     assert restore(folder, [notes]) is None
     assert (notes.seen, notes.received) == ([0, 1, 2], [])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_that_the_prior_cannot_take_is_left_out_and_the_others_restored(folder, tmp_path, workers):
+    Image.new("RGB", (36, 32)).save(folder / "p1.png")
+    operator = BicubicDownsampling(4)
+    run = RunFolder("run", root=str(tmp_path))
+    run.open("a: 1")
+
+    def predict(on_error):
+        model = Restorer(SmallPrior(), Conjugate(steps=2), operator)
+        data = RestorationDataModule(ImageFolder(folder), operator, image_size=None, num_workers=workers, on_error=on_error)
+        trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
+        return pipeline.predict(model, data, [MetricsCallback(run, [PSNR()])], trainer)
+
+    with pytest.raises(ValueError, match=r"p1 \(number 1\): SmallPrior .*32×36.*set data\.multiple"):
+        predict("raise")
+    with pytest.warns(UserWarning, match=r"p1 \(number 1\): SmallPrior .*32×36.*set data\.multiple.*: left out"):
+        results = predict("skip")
+    run.close()
+    assert results is not None
+    assert list(results.records) == [0, 2]
+    assert [left["index"] for left in results.summary["left_out"]] == [1]

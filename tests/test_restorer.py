@@ -152,3 +152,9 @@ def test_out_of_memory_is_told_with_the_remedies(prior):
         Restorer(NeedsTooMuch(prior.path, prior.parameterization), Conjugate(), operator).predict_step(
             batch_of(prior, operator), 0
         )
+
+
+@pytest.mark.parametrize("noise_std", [-0.1, float("nan"), float("inf")])
+def test_a_noise_level_that_is_none_is_refused(prior, noise_std):
+    with pytest.raises(ValueError, match=f"noise_std is a standard deviation, got {noise_std}"):
+        Restorer(prior, Conjugate(), BicubicDownsampling(4), noise_std)

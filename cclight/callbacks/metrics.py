@@ -94,8 +94,6 @@ class MetricsCallback(Sink):
         if self.distances is not None:
             # Every rank, whether it will have images or not: what it finds decides which collectives are run.
             self.distances.prepare(trainer.strategy.root_device)
-            if self.distances.unavailable is not None:
-                missing["FID and KID"] = self.distances.unavailable
         if trainer.is_global_zero:
             for title, reason in missing.items():
                 warnings.warn(f"{title} is unavailable: {reason}.", stacklevel=2)

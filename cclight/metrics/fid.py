@@ -189,11 +189,6 @@ class FeatureDistances:
                 f"make it with the same network."
             )
 
-    @property
-    def unavailable(self) -> str | None:
-        """Why neither can be had, as far as `prepare` could tell; None where nothing is in the way."""
-        return self._reason
-
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
         """The features (B, d) of uint8 images (B, 3, H, W) or grey ones (B, 1, H, W).

@@ -133,10 +133,13 @@ class RunFolder:
 
     def close(self) -> None:
         """Let go of the folder. The end of the process does the same."""
+        self._close_records()
+        self._lock.release()
+
+    def _close_records(self) -> None:
         if self._records is not None:
             self._records.close()
             self._records = None
-        self._lock.release()
 
     def abandon(self) -> None:
         """After a failure on rank 0: let go, and leave nothing behind where no image was finished."""
@@ -206,10 +209,8 @@ class RunFolder:
             if len(kept) < len(records):
                 # In one file, whole: a record that is gone must not come back from another rank's file.
                 files = [file for file in self._ours("records", _RECORDS) if file.name != "files.json"]
+                self._close_records()
                 write_whole(self.path / "records" / "00000.jsonl", lines_of(kept))
-                if self._records is not None:  # of a file that is no longer there
-                    self._records.close()
-                    self._records = None
                 for file in files:
                     if file.name != "00000.jsonl":
                         file.unlink(missing_ok=True)

@@ -27,9 +27,9 @@ def read_lines(path: Path) -> Iterator[Record]:
     for line in path.read_bytes().split(b"\n"):
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
-        if isinstance(record, dict) and "index" in record and "name" in record:
+        if isinstance(record, dict) and type(record.get("index")) is int and isinstance(record.get("name"), str):
             yield record
 
 

@@ -4,6 +4,7 @@ import json
 import math
 import random
 import urllib.request
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from cclight.operators.pixelwise import AveragePooling
 from cclight.runs import results
 from cclight.runs.folder import RunFolder
 from cclight.runs.pictures import read_png
+from tests.callbacks import predict_script
 from tests.callbacks.predict_script import arguments, predict
 
 
@@ -120,6 +122,23 @@ def test_a_part_of_a_run_does_not_count_as_finished(run_here, tmp_path, limit):
     with pytest.raises(RunError, match=rf"limit_predict_batches is {limit}, .*set data\.limit"):
         run_here("--limit-batches", str(limit))
     assert not (tmp_path / "runs" / "run" / "metrics.json").exists()
+
+
+class Odd(PSNR):
+    """A metric of a user's own that is undefined on the second image of a batch."""
+
+    quantity = replace(PSNR.quantity, name="odd")
+
+    def measure(self, restored, clean):
+        value = super().measure(restored, clean)
+        return value.index_fill(0, torch.tensor([1]), torch.nan) if len(value) > 1 else value
+
+
+def test_a_metric_that_is_not_finite_does_not_spoil_the_end(run_here, monkeypatch):
+    monkeypatch.setattr(predict_script, "SSIM", Odd)
+    found = results_of(run_here()[0])["metrics"]
+    assert found["odd"]["unavailable"] == "not finite on 2 of 7 images, image 1 among them"
+    assert found["psnr"]["images"] == 7
 
 
 def test_versions_are_known_of_a_checkout_too(run_here, monkeypatch):

@@ -142,7 +142,20 @@ class TestRecords:
         run.append([{"index": 4, "name": "a", "failed": "NaN"}])
         assert list(run.finished()) == [4]
 
-    @pytest.mark.parametrize("half", ['{"index": 9, "na', '{"index": 9', "{", "\x00\x00\x00", '{"index": 9}', "[9]", "9"])
+    @pytest.mark.parametrize(
+        "half",
+        [
+            '{"index": 9, "na',
+            '{"index": 9',
+            "{",
+            "\x00\x00\x00",
+            '{"index": 9}',
+            "[9]",
+            "9",
+            '{"index": "9", "name": "a"}',
+            "[" * 99999,
+        ],
+    )
     def test_half_a_line_is_ignored_and_closed_off(self, run, half):
         finish(run, 0)
         run.close()
