@@ -58,8 +58,6 @@ class PictureRestorer:
         self.sampler_class: type[Sampler] = getattr(cclight, part["class_path"])
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.prior = SmallPrior(options.prior).to(self.device)
-        if not all(weight.isfinite().all() for weight in self.prior.parameters()):
-            raise ValueError(f"the weights {options.prior} hold NaN or infinity: export them from an earlier checkpoint")
 
     def __call__(self, path: Path, output: Path) -> str:
         """Restore a picture, write it, and say so in a line.
