@@ -140,8 +140,8 @@ class GaussianBlur(SeparableOperator):
     def __init__(self, sigma: float = 3.0, width: int = 61) -> None:
         super().__init__()
         _check_width(type(self).__name__, width)
-        if not sigma > 0:
-            raise ValueError(f"GaussianBlur needs a standard deviation > 0, got sigma={sigma}.")
+        if not 0 < sigma < math.inf:
+            raise ValueError(f"GaussianBlur needs a finite standard deviation > 0, got sigma={sigma}.")
         self.sigma = sigma
         self.width = width
         self.reach = min(width // 2, math.ceil(4 * sigma))
