@@ -48,11 +48,16 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--task", choices=TASKS, required=True, help="what was done to them")
     made.add_argument("--factor", type=int, help="sr: how many times larger (4)")
     made.add_argument("--sigma", type=float, help="deblur: standard deviation of a Gaussian blur in pixels (3)")
-    made.add_argument("--kernel", type=Path, help="deblur: the blur itself, a square picture or array with an odd side")
     made.add_argument(
-        "--mask", type=Path, help="inpaint: a picture, white where pixels are kept; or a folder of such, same names"
+        "--kernel", type=Path, metavar="FILE", help="deblur: the blur itself, a square picture or array with an odd side"
     )
-    made.add_argument("--invert-mask", "--invert_mask", action="store_true", help="inpaint: black is kept, white is filled in")
+    made.add_argument(
+        "--mask",
+        type=Path,
+        metavar="FILE",
+        help="inpaint: a picture, white where pixels are kept; or a folder of such, same names",
+    )
+    made.add_argument("--invert_mask", "--invert-mask", action="store_true", help="inpaint: black is kept, white is filled in")
     made.add_argument("--quality", type=int, help="jpeg: 1 to 100 (the file's own tables)")
     made.add_argument("--steps", type=int, help="network calls (the configuration's, 5)")
     made.add_argument(
@@ -60,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--seed", type=int, default=0, help="of the noise that restoration begins with (0)")
     made.add_argument("--tile", type=int, help="restore in parts of so many pixels a side (512 for results over a megapixel)")
-    made.add_argument("--prior", help="weights that `cclight export` wrote (the embedded ones)")
+    made.add_argument("--prior", metavar="FILE", help="weights that `cclight export` wrote (the embedded ones)")
     made.add_argument("--output", type=Path, help="a folder, or for one picture a file: .png, .tif, .webp, .jpg (beside it)")
     made.add_argument("--overwrite", action="store_true", help="replace results that are there")
     return made
