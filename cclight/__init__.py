@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; a test keeps it the sam
     from cclight.operators.base import LinearOperator as LinearOperator
     from cclight.operators.base import Operator as Operator
     from cclight.operators.base import SpectralOperator as SpectralOperator
+    from cclight.operators.circular import CircularBlur as CircularBlur
     from cclight.operators.codec import CodecCompression as CodecCompression
     from cclight.operators.compose import Compose as Compose
     from cclight.operators.compose import LinearCompose as LinearCompose
@@ -112,6 +113,7 @@ _ROOMS = {
     "operators.separable": ("BicubicDownsampling", "GaussianBlur", "UniformBlur"),
     "operators.pixelwise": ("AveragePooling", "Colorization", "Denoising"),
     "operators.masks": ("Inpainting", "Mask", "Box", "RandomPixels", "FreeForm", "MaskFile"),
+    "operators.circular": ("CircularBlur",),
     "operators.iterative": ("MotionBlur", "RandomProjection"),
     "operators.kernels": ("Kernel", "LineKernel", "ShakeKernel", "KernelFile"),
     "operators.jpeg": ("JPEG",),

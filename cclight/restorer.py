@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cclight.data.datamodule import Batch
+from cclight.data.fitting import Fitted
 from cclight.operators.base import Operator
 from cclight.priors.base import Prior
 from cclight.samplers.base import Sampler
@@ -85,9 +86,10 @@ class Restorer(pl.LightningModule):
         """
         begin = time.perf_counter()
         y, noise = (part.clone() if part.is_inference() else part for part in (batch.measurement, batch.noise))
+        fitted = batch.fitted or Fitted(y, self.operator, tuple(noise.shape[1:]), slice(None), slice(None))
         try:
             restoration = self.sampler.sample(
-                self.prior, self.operator, y, noise, noise_std=self.noise_std, generators=batch.generators
+                self.prior, fitted.operator, fitted.y, noise, noise_std=self.noise_std, generators=batch.generators
             )
             finite = restoration.image.isfinite().flatten(1).all(dim=1).cpu()  # waits for the device, so that the time is true
         except (MemoryError, RuntimeError) as error:
@@ -101,9 +103,8 @@ class Restorer(pl.LightningModule):
         seconds = (time.perf_counter() - begin) / len(batch.index)
         image = restoration.image.clamp(-1, 1)
         with torch.autocast(image.device.type, enabled=False):
-            residual = self.operator(image) - y
-        consistency = residual.abs().square().flatten(1).mean(dim=1).sqrt().cpu()
-        return Restored(image, restoration.nfe, seconds, consistency, finite, batch.index, batch.name)
+            consistency = fitted.residual(image).cpu()
+        return Restored(fitted.cut(image), restoration.nfe, seconds, consistency, finite, batch.index, batch.name)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

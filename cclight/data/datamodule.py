@@ -22,6 +22,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+from cclight.data.fitting import Fitted, fit
 from cclight.data.loader import Decoded, Loader, Notice, Share
 from cclight.data.noise import generator, standard_normal
 from cclight.data.preprocessing import Preprocessing
@@ -42,6 +43,7 @@ class Batch:
         index: the images' numbers in their source.
         name: the images' names: safe in a file name, and not necessarily unique.
         content: the hashes of the photographs, which tell a resumed run what they were; none where nobody took them.
+        fitted: a given measurement on the canvas that operator and prior take, for which the noise is; None for photographs.
     """
 
     clean: Tensor | None
@@ -51,6 +53,7 @@ class Batch:
     index: list[int]
     name: list[str]
     content: list[str] = field(default_factory=list)
+    fitted: Fitted | None = None
 
 
 class RestorationDataModule(pl.LightningDataModule):
@@ -63,7 +66,7 @@ class RestorationDataModule(pl.LightningDataModule):
         operator: the degradation H.
         noise_std: σ_y, the standard deviation of the measurement's noise, in units of [-1, 1] images.
         image_size: height and width of the clean images, one number or both; None keeps each at its own size. Measurements that
-            are given (see `measurements`) always keep theirs.
+            are given (see `measurements`) keep theirs, whatever it is: they are continued at their borders, results cut back.
         resize: scale the shorter side to image_size before cutting the centre out; false only cuts.
         multiple: where photographs keep their own size, cut each side to a multiple of so many pixels.
         channels: 3 for colour (a grey photograph becomes a grey RGB image), 1 for grey.
@@ -205,24 +208,16 @@ class RestorationDataModule(pl.LightningDataModule):
         tensors = itertools.chain(self.operator.parameters(), self.operator.buffers())
         y = images[:1].to(next((tensor.device for tensor in tensors), images.device))
         try:
-            with torch.inference_mode(False), torch.no_grad():
-                y = y.clone()
-                x = self.operator.pinv(y)
-                made = tuple(self.operator(x).shape[1:])
-            shape = tuple(x.shape[1:])
-            self.operator.check_images(shape)
+            with torch.inference_mode(False):
+                fitted = fit(self.operator, y.clone(), self._prior, self.noise_std)
+            fitted.operator.check_images(fitted.shape)
             if self._prior is not None:
-                self._prior.check_images(shape)
+                self._prior.check_images(fitted.shape)
         except ValueError as error:
             # data.image_size, which the error may advise, is for photographs that are still to be measured.
-            reason = str(error).partition(": set data.")[0].rstrip(".")
-            raise ValueError(f"{reason}: cut or pad the measurement to a size that fits") from error
-        if made != tuple(y.shape[1:]):
-            raise ValueError(
-                f"{type(self.operator).__name__} makes measurements of shape {made}, and this one has {tuple(y.shape[1:])} "
-                f"(channels, height, width): set data.channels, or choose the operator that made it"
-            )
-        return shape
+            reason, advice, _ = str(error).partition(": set data.image_size")
+            raise ValueError(f"{reason}: cut or pad the measurement to a size that fits" if advice else reason) from error
+        return fitted.shape
 
     def _tell(self, notice: Notice) -> None:
         text = notice.text.rstrip(".")
@@ -255,4 +250,5 @@ class RestorationDataModule(pl.LightningDataModule):
             raise ValueError(f"{name[0]} (number {index[0]}): {shape}.")
         initial = [generator(self.seed, i, "initial") for i in index]
         noise = standard_normal(shape, initial, images.dtype, images.device)
-        return Batch(clean, y, noise, [generator(self.seed, i, "sampler") for i in index], index, name, content)
+        fitted = fit(operator, y, self._prior, self.noise_std) if clean is None else None
+        return Batch(clean, y, noise, [generator(self.seed, i, "sampler") for i in index], index, name, content, fitted)

@@ -80,10 +80,9 @@ class Entry:
             if self.content is not None:
                 held = self.content()
             else:
-                photograph = self.load()
-                held = (
-                    f"{photograph.name} {photograph.image.size} {photograph.image.mode}\0".encode() + photograph.image.tobytes()
-                )
+                photo = self.load()
+                deep = b"" if photo.pixels is None else photo.pixels.tobytes()
+                held = f"{photo.name} {photo.image.size} {photo.image.mode}\0".encode() + photo.image.tobytes() + deep
         except (OSError, ValueError):
             return ""
         return hashlib.blake2b(held, digest_size=16).hexdigest()
@@ -221,7 +220,7 @@ class SamplePhotographs(_Files):
 
 
 def _named(name: str, file: Path) -> bytes:
-    return name.encode() + b"\0" + file.read_bytes()
+    return name.encode() + b"\0" + read_content(file)
 
 
 def safe_name(name: str) -> str:

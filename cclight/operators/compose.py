@@ -36,6 +36,7 @@ class Compose(Operator):
         super().__init__()
         if not operators:
             raise ValueError(f"{type(self).__name__} needs at least one operator.")
+        self.reach = sum(operator.reach for operator in operators)
         self.operators: Any = nn.ModuleList(operators)  # Any: the type checker knows its members as plain modules
 
     def forward(self, x: Tensor) -> Tensor:

@@ -144,6 +144,7 @@ class GaussianBlur(SeparableOperator):
             raise ValueError(f"GaussianBlur needs a finite standard deviation > 0, got sigma={sigma}.")
         self.sigma = sigma
         self.width = width
+        self.reach = min(width // 2, math.ceil(4 * sigma))
 
     def matrix(self, length: int) -> Tensor:
         offsets = torch.arange(self.width, dtype=torch.float64) - self.width // 2
@@ -162,6 +163,7 @@ class UniformBlur(SeparableOperator):
         super().__init__()
         _check_width(type(self).__name__, width)
         self.width = width
+        self.reach = width // 2
 
     def matrix(self, length: int) -> Tensor:
         return _banded(torch.full((self.width,), 1 / self.width, dtype=torch.float64), length)
