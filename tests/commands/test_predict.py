@@ -181,12 +181,12 @@ def test_overwrite_leaves_a_persons_folder_alone(folder, capsys):
     assert [path for path in (folder / "mine").rglob("*") if path.is_file()] == [wedding]
 
 
-def test_weights_of_nan_are_an_error(folder, capsys):
-    network = random_network()
-    for parameter in network.parameters():
-        parameter.data.fill_(float("nan"))
-    save(network, folder / "tiny.safetensors")
+def test_a_run_that_restores_nothing_is_an_error(folder, capsys):
+    code = "from cclight import SmallPrior\n\n\nclass Broken(SmallPrior):\n    def forward(self, x_t, t):\n"
+    (folder / "my_broken_prior.py").write_text(f"{code}        return super().forward(x_t, t) * float('nan')\n")
+    broken = ["--model.prior", "my_broken_prior.Broken"]
     with pytest.warns(UserWarning, match="left out"):
-        assert main([*COMMAND[3:]]) == 1
+        assert main([*COMMAND[3:], *broken]) == 1
     assert "None of the 4 images could be restored" in capsys.readouterr().err
     assert not (folder / "runs" / "mine" / "metrics.json").exists()
+    assert main([*COMMAND[3:]]) == 0  # the name is free
