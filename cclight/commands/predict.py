@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,6 +22,7 @@ from cclight.interruption import Interruption
 from cclight.operators.base import Operator
 from cclight.restorer import Restorer
 from cclight.runs.folder import RunFolder
+from cclight.runs.naming import run_name
 from cclight.runs.results import Run
 
 
@@ -28,6 +30,7 @@ class PredictCLI(_CLI):
     """`cclight predict`."""
 
     command = "predict"
+    example = "sr.yaml"
     model = Restorer
     data = RestorationDataModule
     # Guidance needs autograd, which inference mode switches off; the data module shares the work itself.
@@ -40,9 +43,11 @@ class PredictCLI(_CLI):
     }
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_subclass_arguments(Operator, "operator", help="The degradation H: what was done to the clean images.")
+        parser.add_subclass_arguments(
+            Operator, "operator", required=True, help="The degradation H: what was done to the clean images."
+        )
         parser.add_argument("--noise_std", type=float, default=0.0, help="σ_y of the measurement's noise, images in [-1, 1].")
-        parser.add_argument("--run.name", type=str | None, default=None, help="The run's name; None takes the configuration's.")
+        parser.add_argument("--run.name", type=str | None, default=None, help="The run's name; None takes the file's.")
         parser.add_class_arguments(RunFolder, "run", skip={"name"})
         parser.add_argument("--images.grid", type=int, default=8, help="How many images grid.png shows; 0 makes none.")
         add_metrics_arguments(parser)
@@ -54,10 +59,21 @@ class PredictCLI(_CLI):
         """Claim the run folder before any long work; the other ranks join later, behind a barrier."""
         settings = self.config.run
         if settings.name is None:
-            settings.name = Path(str(self.config.config[0])).stem if self.config.config else "predict"
+            settings.name = self._free_name(Path(str(self.config.config[0])).stem if self.config.config else "predict")
         self.run = RunFolder(settings.name, settings.root, settings.overwrite, settings.resume)
+        self.log_into(str(self.run.path))
         if getattr(rank_zero_only, "rank", 0) == 0:  # set by Lightning from the environment
             self.run.open(self.parser.dump(self.config, skip_link_targets=False))
+
+    def _free_name(self, stem: str) -> str:
+        settings = self.config.run
+        name = run_name(stem, settings.root, self.parser.dump(self.config, skip_link_targets=False))
+        if settings.overwrite and not (Path(settings.root) / name).exists():
+            return stem  # its own results are not there: those to replace are another configuration's
+        if name != stem and getattr(rank_zero_only, "rank", 0) == 0:
+            told = f"{settings.root}/{stem} holds another configuration, this run is {settings.root}/{name}"
+            print(f"cclight predict: {told} (--run.name names it)", file=sys.stderr)
+        return name
 
     def instantiate_classes(self) -> None:
         try:

@@ -36,18 +36,8 @@ TASKS = {"sr": "factor", "deblur": "sigma", "inpaint": "mask", "colorize": None,
 _LARGE, _TILE = 1024 * 1024, 512
 
 
-def main(arguments: list[str]) -> int:
-    """`cclight restore`.
-
-    Args:
-        arguments: what follows the command.
-
-    Returns:
-        0, or 1 when a picture could not be restored.
-
-    Raises:
-        UsageError: for a wrong call.
-    """
+def parser() -> argparse.ArgumentParser:
+    """The options of `cclight restore`."""
     parser = argparse.ArgumentParser("cclight restore", description="Restore pictures of your own with the embedded prior.")
     parser.add_argument("pictures", nargs="+", type=Path, help="pictures, or folders of them")
     parser.add_argument("--task", choices=TASKS, required=True, help="what was done to them")
@@ -64,7 +54,22 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--prior", help="weights that `cclight export` wrote (the embedded ones)")
     parser.add_argument("--output", type=Path, help="a folder, or for one picture a .png file (beside the picture)")
     parser.add_argument("--overwrite", action="store_true", help="replace results that are there")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str]) -> int:
+    """`cclight restore`.
+
+    Args:
+        arguments: what follows the command.
+
+    Returns:
+        0, or 1 when a picture could not be restored.
+
+    Raises:
+        UsageError: for a wrong call.
+    """
+    options = parser().parse_args(arguments)
     for task, name in TASKS.items():
         if name and task != options.task and getattr(options, name) is not None:
             raise UsageError(f"--{name} belongs to --task {task}, got --task {options.task}: leave it out")

@@ -12,6 +12,7 @@ Singular values of the 1-D matrix under 3e-2 are set to zero in H itself: it is 
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from itertools import zip_longest
 
@@ -139,8 +140,8 @@ class GaussianBlur(SeparableOperator):
     def __init__(self, sigma: float = 3.0, width: int = 61) -> None:
         super().__init__()
         _check_width(type(self).__name__, width)
-        if not sigma > 0:
-            raise ValueError(f"GaussianBlur needs a standard deviation > 0, got sigma={sigma}.")
+        if not 0 < sigma < math.inf:
+            raise ValueError(f"GaussianBlur needs a finite standard deviation > 0, got sigma={sigma}.")
         self.sigma = sigma
         self.width = width
 
