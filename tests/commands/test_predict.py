@@ -22,7 +22,7 @@ from tests.priors.test_small import random_network
 
 COMMAND = (sys.executable, "-m", "cclight", "predict", "--config", "mine.yaml")
 # So many steps take long enough to be stopped on the way.
-SLOWLY = ("--model.sampler.init_args.steps", "60", "--data.batch_size", "1")
+SLOWLY = ("--model.sampler.init_args.steps", "100", "--data.batch_size", "1")
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_a_signal_stops_it_and_the_same_command_goes_on(folder, number, code, wo
     process.send_signal(number)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == code, errors
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 3  # two seconds, and one that a busy machine may take
     done = run.finished()
     assert f"stopped; {len(done)} images are finished in runs/mine, and the same command goes on with the others" in errors
     assert "Traceback" not in errors
@@ -111,7 +111,7 @@ def test_a_signal_stops_all_ranks(folder, to):
         os.killpg(process.pid, signal.SIGTERM)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 143, errors
-    assert time.monotonic() - began < 2.5
+    assert time.monotonic() - began < 3  # two seconds, and one that a busy machine may take
     assert errors.count("stopped; ") == 1
     time.sleep(1)
     assert alive(process.pid) == []
@@ -136,7 +136,7 @@ with Interruption(lambda: "two images are done", lambda number: None):
     began = time.monotonic()
     process.terminate()
     _, errors = process.communicate(timeout=30)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 3  # two seconds, and one that a busy machine may take
     assert (process.returncode, errors.strip()) == (143, "two images are done")
 
 
