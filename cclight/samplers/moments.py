@@ -111,21 +111,19 @@ def conditioned(problem: Problem, gain: Any, x: Tensor, t: float) -> Tensor:
 
     def cotangent(network: Tensor) -> Tensor:
         nonlocal residual, direction
-        residual = problem.pinv_y - problem.operator.project(weighted([(level.s, x), (level.o, network)]))
+        x_0 = weighted([(level.s, x), (level.o, network)])
+        residual = spectrum.measured(problem) - spectrum.seen(problem, x_0)
         direction = spectrum.damp(gain, residual)
         return direction
 
     network, vjp = problem.network_and_vjp(x, t, cotangent)
     lift = level.sigma**2 / level.alpha
-    spread = weighted([(lift * level.s, direction), (lift * level.o, vjp)])  # V d
-    seen = problem.operator.project(spread)
-    image = seen  # (P V P + Σ) d
-    if problem.noise_std:
-        image = seen + v * (residual - direction)
-    length = _length(image, residual)
-    estimate = weighted([(level.s, x), (level.o, network)]).addcmul_(length, spread.sub(direction, alpha=v))
-    # P d = d: no projection of the estimate itself is needed.
-    gap = residual.addcmul(length, seen.sub(direction, alpha=v), value=-1)  # H⁺y - P (x̂_0 + e)
+    excess = weighted([(lift * level.s - v, direction), (lift * level.o, vjp)])  # (V - v I) d
+    seen = spectrum.seen(problem, excess)
+    # (P V P + Σ) d = P (V - v I) d + v r, for P d = d.
+    length = _length(spectrum.lifted(seen.add(residual, alpha=v)), spectrum.lifted(residual))
+    estimate = weighted([(level.s, x), (level.o, network)]).addcmul_(length, excess)
+    gap = residual.addcmul(length.view(-1, *[1] * (residual.ndim - 1)), seen, value=-1)  # H⁺y - P (x̂_0 + e)
     return estimate.add_(spectrum.damp(gain, gap))
 
 

@@ -52,7 +52,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from cclight.operators.base import LinearOperator
+from cclight.operators.base import LinearOperator, SpectralOperator
 from cclight.paths.gaussian import GaussianPath
 from cclight.problem import Problem
 from cclight.samplers.base import Sampler, renoise
@@ -118,6 +118,11 @@ class ConjugateTilt(Sampler):
 
     def check(self, problem: Problem) -> None:
         super().check(problem)
+        if problem.noise_std and not isinstance(problem.operator, SpectralOperator):
+            raise TypeError(
+                f"ConjugateTilt with noise_std={problem.noise_std} needs a SpectralOperator, and "
+                f"{type(problem.operator).__name__} is none: set noise_std to 0, or choose ConjugateMoments."
+            )
         if next(problem.prior.parameters(), None) is not None:
             raise TypeError(
                 f"ConjugateTilt asks about images that are clean where they are measured, noisy elsewhere; a trained network "
