@@ -8,8 +8,14 @@ tridiagonal T = Qᵀ HᵀH Q, and with them every function of HᵀH at once,
 exact as soon as K is the number of distinct eigenvalues that v meets: two for a mask. Each image of a batch has a space of its
 own. One that is exhausted (β = 0) goes on with empty directions, which carry nothing, while the others still grow.
 
-The last coefficient of f(T) e_1 tells how much the next direction would have brought. T is so small that its functions are taken
-in float64 on the CPU: that is the only time that the device is waited for.
+Whether K is enough: the last coefficient of f(T) e_1 tells how much the last direction has brought. That alone takes a space
+that has not found the small eigenvalues yet for a complete one. For h(λ) = τ²/(λ + τ²), the function that tells eigenvalues
+below τ² from those above, there is a bound,
+
+    ‖h(HᵀH) v - ‖v‖ Q h(T) e_1‖ ≤ ‖v‖ β_K |e_Kᵀ (T + τ²)⁻¹ e_1|,
+
+the residual of conjugate gradients. T is so small that its functions are taken in float64 on the CPU: the only time that the
+device is waited for.
 
 References:
     Druskin and Knizhnerman, Two polynomial methods of calculating functions of symmetric matrices, 1989.
@@ -19,11 +25,34 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 EXHAUSTED = 32  # β up to so many rounding errors of the largest number in T is none
+
+
+class Ritz(NamedTuple):
+    """T of a space of K steps, float64 on the CPU.
+
+    Attributes:
+        values: its eigenvalues, (B, K), >= 0; what rounding leaves of zeros is 0.
+        vectors: its eigenvectors, in the columns, (B, K, K).
+        beyond: β_K, what leads out of the space, (B,); 0 where it is exhausted and all functions are exact.
+    """
+
+    values: Tensor
+    vectors: Tensor
+    beyond: Tensor
+
+    def function(self, values: Tensor) -> Tensor:
+        """f(T) e_1, (B, K), for the values of f at the eigenvalues, (B, K)."""
+        return torch.einsum("bkj,bj->bk", self.vectors, values * self.vectors[:, 0])
+
+    def error(self, damping: float) -> Tensor:
+        """A bound of ‖h(HᵀH) v - ‖v‖ Q h(T) e_1‖ / ‖v‖ for h(λ) = τ²/(λ + τ²), (B,), or 1, if that is less."""
+        return (self.beyond * self.function((self.values + damping).reciprocal())[:, -1].abs()).clamp(max=1.0)
 
 
 class KrylovSpace:
@@ -69,13 +98,14 @@ class KrylovSpace:
             self._beside.append(beta)
         self.steps = max(self.steps, steps)
 
-    def eigen(self) -> tuple[Tensor, Tensor]:
-        """The eigenvalues of T, (B, K), at least 0, and its eigenvectors in the columns, (B, K, K); float64 on the CPU."""
-        numbers = torch.stack([*self._diagonal, *self._beside]).T.cpu().double().nan_to_num()
-        diagonal, beside = numbers[:, : self.steps], numbers[:, self.steps : -1]
-        t = torch.diag_embed(diagonal) + torch.diag_embed(beside, 1) + torch.diag_embed(beside, -1)
+    def ritz(self) -> Ritz:
+        """T's eigenvalues and what else its functions need."""
+        numbers = torch.stack([*self._diagonal, *self._beside, self._scale]).T.cpu().double().nan_to_num()
+        diagonal, beside = numbers[:, : self.steps], numbers[:, self.steps : 2 * self.steps]
+        t = torch.diag_embed(diagonal) + torch.diag_embed(beside[:, :-1], 1) + torch.diag_embed(beside[:, :-1], -1)
         values, vectors = torch.linalg.eigh(t)
-        return values.clamp_min(0), vectors
+        rounding = EXHAUSTED * torch.finfo(self._basis.dtype).eps * numbers[:, -1:]
+        return Ritz(torch.where(values > rounding, values, 0.0), vectors, beside[:, -1])
 
     def combine(self, coefficients: Tensor) -> Tensor:
         """‖v‖ Q c for c = f(T) e_1, (B, K) in float64 on the CPU, in the images' shape (B, C, H, W)."""

@@ -20,7 +20,7 @@ alone, where it carries what the measured part says of the rest: the term that r
 MMPS solves for u with a Krylov method, one product an iteration, and takes one more for V u. One iteration in the direction
 d = D r, which is the exact one for V = v I, needs one product in all: V is linear, so V d gives the step's length and V u,
 
-    u = κ d,    κ = <w, r> / <w, w>,    w = (P V P + Σ) d = P V d + v (r - d)        (least squares, per image).
+    u = κ d,    κ = <w, r> / <w, w>,    w = (P V P + Σ) d = P (V - v I) d + v r        (least squares, per image).
 
 With x̂_y frozen over a step the transform x̄ = x/σ leaves x_{n+1} = (σ_{n+1}/σ_n) x_n + (α_{n+1} - α_n σ_{n+1}/σ_n) x̂_y. A step
 costs a network evaluation and a vector-Jacobian product, as Conjugate's does.

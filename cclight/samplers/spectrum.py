@@ -14,8 +14,8 @@ in the place of P wherever guidance enters, four cases cover all operators:
 | `Whole`       | one (s = 1): all of image space             | nothing: for nonlinear operators               |
 
 The measurement enters as H⁺y and the residual as H⁺y - P x̂_0. Where H⁺ is known by iteration only, dividing by small singular
-values what ρ_i ~ s_i² multiplies again would lose all accuracy: `Krylov` takes Hᵀy, whose functions are those of H⁺y over λ = s²,
-and the residual y - H x̂_0 as it is, for
+values what ρ_i ~ s_i² multiplies again would lose all accuracy: `Krylov` takes Hᵀy, whose functions are those of H⁺y over
+λ = s², and the residual y - H x̂_0 as it is, for
 
     D (H⁺y - P x̂_0) = (HᵀH + τ² I)⁻¹ Hᵀ (y - H x̂_0),     τ² = σ_y²/r²,
 
@@ -31,7 +31,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakSet
 
 import torch
@@ -203,7 +203,7 @@ class Singular(Spectrum):
 LOWEST, SPACING, NODES = -20.0, 0.1, 521
 EVEN = 200  # the node where λ = σ_y²
 TOLERANCE = 1e-3  # of f(HᵀH) v, relative to its norm
-STEPS = (6, 10, 16, 24, 32, 48, 64)  # where a Krylov space is looked at
+STEPS = (4, 8, 12, 16, 24, 32, 48, 64)  # where a Krylov space is looked at
 MOST_ITERATIONS = 200
 
 
@@ -216,15 +216,16 @@ def _nodes(noise_std: float) -> Tensor:
 class Krylov(Spectrum):
     """Functions of HᵀH by Lanczos' method, for noisy measurements of any linear operator.
 
-    A space grows until the last coefficient of f(T) e_1 is within the tolerance, or to 64 steps; then a warning says once for
-    each operator how far it is.
+    A space grows until a bound of its error is within 1e-3 of the result, or to 64 steps of one H and one Hᵀ each; then a
+    warning says once for each operator what is left. It holds as many images as it took steps. `Conjugate` and `ConjugateHeun`
+    have one for each vector of a step; D alone takes conjugate gradients, which hold nothing.
 
     Args:
         operator: H.
         noise_std: σ_y > 0.
     """
 
-    _warned: WeakSet[LinearOperator] = WeakSet()
+    _warned: ClassVar[WeakSet[LinearOperator]] = WeakSet()
 
     def __init__(self, operator: LinearOperator, noise_std: float) -> None:
         super().__init__()
@@ -264,23 +265,27 @@ class Krylov(Spectrum):
         rho = max(float(gain[EVEN]), 1e-12)  # r²/(r² + 1)
         damping = self.gains.noise_std**2 * (1 - rho) / rho
         # The error is at most the residual's over τ²; rounding sets a floor to what can be asked for.
-        tolerance = max(TOLERANCE * damping / (1 + damping), 50 * torch.finfo(residual.dtype).eps)
+        tolerance = max(TOLERANCE * damping / (1 + damping), 10 * torch.finfo(residual.dtype).eps)
         solution = least_squares(self.operator, self.operator.adjoint, residual, tolerance, MOST_ITERATIONS, damping)
-        if solution.iterations == MOST_ITERATIONS:
-            self._warn(float(solution.residual.max()) * TOLERANCE / tolerance, f"{MOST_ITERATIONS} conjugate gradients")
+        worst = float(solution.residual.max())
+        if worst > tolerance:
+            self._warn(min(1.0, worst * (1 + damping) / damping), f"{solution.iterations} conjugate gradients")
         return solution.x
 
     def _function(self, f: Tensor, v: Tensor) -> Tensor:
         """f(HᵀH) v, (B, C, H, W), for values f at the nodes; each image stops by itself, whatever else is in the batch."""
         space = KrylovSpace(lambda images: self.operator.adjoint(self.operator(images)), v)
+        swing, turn = self._swing(f)
         kept, left = torch.empty(len(v), 0, dtype=torch.float64), torch.full((len(v), 1), torch.inf, dtype=torch.float64)
         for steps in STEPS:
             space.grow(steps)
-            values, vectors = space.eigen()
-            coefficients = torch.einsum("bkj,bj->bk", vectors, self._interpolated(f, values) * vectors[:, 0])
+            ritz = space.ritz()
+            coefficients = ritz.function(self._interpolated(f, ritz.values))
+            error = torch.maximum(coefficients[:, -2:].abs().amax(1), swing * ritz.error(turn))
+            error = (error / coefficients.norm(dim=1).clamp_min(1e-300)).clamp(max=1.0)
             working = left > TOLERANCE
             kept = torch.where(working, coefficients, torch.nn.functional.pad(kept, (0, steps - kept.shape[1])))
-            left = torch.where(working, _last(coefficients), left)
+            left = torch.where(working, error[:, None], left)
             if not (left > TOLERANCE).any():
                 break
         worst = float(left.max())
@@ -288,8 +293,14 @@ class Krylov(Spectrum):
             self._warn(worst, f"{space.steps} Lanczos steps")
         return space.combine(kept)
 
+    def _swing(self, f: Tensor) -> tuple[float, float]:
+        """How far f goes from its value at λ = 0, and the λ that takes it half of the way."""
+        way = (f - f[0]).abs()
+        half = int((way >= way.max() / 2).nonzero()[0])
+        return float(way.max()), float(self.gains.values[half]) ** 2
+
     def _interpolated(self, f: Tensor, values: Tensor) -> Tensor:
-        """f at eigenvalues of HᵀH, by the cubic through the four nodes around them."""
+        """The values of f at eigenvalues of HᵀH, by the cubic through the four nodes around them."""
         place = ((values / self.gains.noise_std**2).clamp_min(1e-30).log() - LOWEST) / SPACING
         place = place.clamp(0, NODES - 1)
         first = (place.long() - 1).clamp(0, NODES - 4)
@@ -304,15 +315,10 @@ class Krylov(Spectrum):
         self._warned.add(self.operator)
         name = type(self.operator).__name__
         warnings.warn(
-            f"{name} at noise_std={self.gains.noise_std:g}: {how} leave an error of about {left:.0e} of what guidance does, and "
-            f"{TOLERANCE:.0e} is wanted: a larger noise_std, or a SpectralOperator in its place (CircularBlur for blurs).",
+            f"{name} at noise_std={self.gains.noise_std:g}: after {how} the guidance may still be off by {left:.0e} of itself, "
+            f"and {TOLERANCE:.0e} is wanted: give a larger noise_std or a SpectralOperator (CircularBlur for blurs).",
             stacklevel=2,
         )
-
-
-def _last(coefficients: Tensor) -> Tensor:
-    """The last coefficient of each image in units of their norm, (B, 1); the larger of two, as functions may skip one."""
-    return coefficients[:, -2:].abs().amax(1, keepdim=True) / coefficients.norm(dim=1, keepdim=True).clamp_min(1e-300)
 
 
 def spectrum_of(operator: Operator, noise_std: float, image: Tensor) -> Spectrum:

@@ -84,7 +84,7 @@ class ConjugateTilt(Sampler):
     """The conjugate form around a network input that agrees with the measurement: no guidance weight to tune.
 
     One network evaluation and one vector-Jacobian product a step, for linear operators and priors that are
-    exact, as GaussianMixture: a trained network is refused.
+    exact, as GaussianMixture: a trained network is refused. Noisy measurements need a SpectralOperator.
 
     Args:
         steps: network evaluations.
@@ -118,6 +118,7 @@ class ConjugateTilt(Sampler):
 
     def check(self, problem: Problem) -> None:
         super().check(problem)
+        # (P - D) jumps at the singular value 0, where no iteration can tell small values from none.
         if problem.noise_std and not isinstance(problem.operator, SpectralOperator):
             raise TypeError(
                 f"ConjugateTilt with noise_std={problem.noise_std} needs a SpectralOperator, and "
