@@ -79,6 +79,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; a test keeps it the sam
     from cclight.recipes import recipe as recipe
     from cclight.restorer import Restored as Restored
     from cclight.restorer import Restorer as Restorer
+    from cclight.samplers.base import FromNoise as FromNoise
     from cclight.samplers.base import Sampler as Sampler
     from cclight.samplers.conjugate import Conjugate as Conjugate
     from cclight.samplers.ddrm import DDRM as DDRM
@@ -122,7 +123,7 @@ _ROOMS = {
     "operators.compose": ("Compose", "LinearCompose"),
     "operators.external": ("DeepinvPhysics",),
     "problem": ("Problem", "Restoration"),
-    "samplers.base": ("Sampler",),
+    "samplers.base": ("FromNoise", "Sampler"),
     "samplers.grid": ("Grid",),
     "samplers.conjugate": ("Conjugate",),
     "samplers.heun": ("ConjugateHeun",),

@@ -153,6 +153,8 @@ def test_a_trained_network_is_no_prior_for_the_tilt():
 
 
 def test_every_sampler_is_tried():
-    known = {n for n in cclight.__all__ if isinstance(v := getattr(cclight, n), type) and issubclass(v, Sampler)} - {"Sampler"}
+    public = (getattr(cclight, name) for name in cclight.__all__)
+    samplers = {kind.__name__ for kind in public if isinstance(kind, type) and issubclass(kind, Sampler)}
+    known = samplers - {"Sampler", "FromNoise"}
     assert known == set(SAMPLERS) | {"ConjugateTilt"} == set(SETTINGS) | {"ConjugateTilt"}
     assert torch.get_num_threads() == 1

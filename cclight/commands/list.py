@@ -13,7 +13,7 @@ from cclight.configs import packaged_configs
 
 # Each kind's rooms, and the bases there that are no members themselves.
 KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "samplers": ("samplers.", ("Sampler", "Grid")),
+    "samplers": ("samplers.", ("FromNoise", "Sampler", "Grid")),
     "operators": ("operators.", ("Operator", "LinearOperator", "SpectralOperator")),
     "priors": ("priors.", ("Prior", "AngularVelocity")),
     "sources": ("data.", ("Source", "RestorationDataModule", "Batch", "PatchDataModule")),

@@ -11,6 +11,7 @@ import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -176,6 +177,26 @@ class Sampler(ABC):
                 if keep_trajectory:
                     trajectory.append(image)
         return Restoration(image, problem.nfe, trajectory if keep_trajectory else None)
+
+
+@dataclass(frozen=True)
+class FromNoise(Sampler):
+    """A sampler whose own way begins with noise alone; with `t_start` above 0 it begins as the others do.
+
+    Args:
+        timesteps: how the steps are spaced, see `cclight.samplers.grid`.
+        t_start: progress from noise (0) to data (1) at which sampling begins.
+        t_end: progress at which it ends; None for the path's own end.
+    """
+
+    timesteps: Spacing = field(default="uniform", kw_only=True)
+    t_start: float = field(default=0.0, kw_only=True)
+    t_end: float | None = field(default=1.0, kw_only=True)
+
+    divides_by_alpha = False
+
+    def begin(self, problem: Problem) -> State:
+        return super().begin(problem) if self.t_start > 0 else problem.noise
 
 
 def renoise(problem: Problem, n: int, x_0: Tensor, epsilon: Tensor, kept: float, fresh: Tensor | None = None) -> Tensor:
