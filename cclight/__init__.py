@@ -21,6 +21,8 @@ _ROOMS = {
     "priors.ncsnpp": ("RectifiedFlow",),
     "priors.retimed": ("Retimed",),
     "priors.tiled": ("Tiled",),
+    "priors.conditioned": ("NoiseConditioned",),
+    "priors.edm": ("EDM",),
     "priors.hf_diffusers": ("DiffusersPrior", "AngularVelocity"),
     "operators.base": ("Operator", "LinearOperator", "SpectralOperator"),
     "operators.separable": ("BicubicDownsampling", "GaussianBlur", "UniformBlur"),

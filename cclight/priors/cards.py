@@ -58,6 +58,18 @@ def _flow(name: str, paper: str, file_id: str, **architecture: Any) -> Card:
     )
 
 
+_NVLABS = "https://nvlabs-fi-cdn.nvidia.com/edm/pretrained/"
+_INVERSEBENCH = "https://github.com/devzhk/InverseBench/releases/download/diffusion-prior/"
+
+
+def _edm(name: str, file: str, gigabytes: float) -> Card:
+    return Card(name, "EDM", "", "CC BY-NC-SA 4.0", f"{_NVLABS}{file}", file, gigabytes)
+
+
+def _inversebench(name: str, file: str, gigabytes: float, **architecture: Any) -> Card:
+    return Card(name, "EDM", "", "MIT", f"{_INVERSEBENCH}{file}", file, gigabytes, architecture=architecture)
+
+
 CARDS: dict[str, Card] = {
     card.name: card
     for card in (
@@ -98,6 +110,34 @@ CARDS: dict[str, Card] = {
         *(
             Card(f"adm_lsun_{room}", "ADM", "", _OPENAI_LICENCE, f"{_OPENAI}lsun_{room}.pt", f"lsun_{room}.pt", 2.2)
             for room in ("bedroom", "cat", "horse")
+        ),
+        *(
+            _edm(f"edm_{short}_{kind}", f"edm-{long}-{kind}.pkl", 0.2)
+            for short, long in (
+                ("cifar10", "cifar10-32x32-uncond"),
+                ("cifar10_cond", "cifar10-32x32-cond"),
+                ("ffhq64", "ffhq-64x64-uncond"),
+                ("afhqv2_64", "afhqv2-64x64-uncond"),
+            )
+            for kind in ("vp", "ve")
+        ),
+        _edm("edm_imagenet64_cond", "edm-imagenet-64x64-cond-adm.pkl", 0.6),
+        # Their networks' images: v/10 of a vorticity v; v - 3 of a speed v in km/s, in [-1.5, 1.5]; 2v - 1 of a permittivity v;
+        # 2v/max(v) - 1 of a brightness v; the real and imaginary part of v / (the 0.99 quantile of |v|).
+        _inversebench("navier_stokes", "ns-5m.pt", 0.1),
+        _inversebench("full_waveform", "fwi-5m.pt", 0.1, data_range=(-1.5, 1.5)),
+        _inversebench("linear_scattering", "in-scatter-5m.pt", 0.1),
+        _inversebench("black_hole", "blackhole.pt", 0.1, preconditioning="vp"),
+        _inversebench("mri_knee", "mri-knee.pt", 0.1),
+        _inversebench("mri_brain", "mri-brain.pt", 0.1),
+        _inversebench(
+            "ffhq256_inversebench",
+            "ffhq256.pt",
+            0.4,
+            preconditioning="vp",
+            num_channels=128,
+            num_res_blocks=1,
+            attention_resolutions=(16,),
         ),
     )
 }
