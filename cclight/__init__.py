@@ -23,6 +23,7 @@ _ROOMS = {
     "priors.tiled": ("Tiled",),
     "priors.conditioned": ("NoiseConditioned",),
     "priors.edm": ("EDM",),
+    "priors.pnpflow": ("PnPFlowUNet",),
     "priors.hf_diffusers": ("DiffusersPrior", "AngularVelocity"),
     "operators.base": ("Operator", "LinearOperator", "SpectralOperator"),
     "operators.separable": ("BicubicDownsampling", "GaussianBlur", "UniformBlur"),

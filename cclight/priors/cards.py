@@ -70,6 +70,11 @@ def _inversebench(name: str, file: str, gigabytes: float, **architecture: Any) -
     return Card(name, "EDM", "", "MIT", f"{_INVERSEBENCH}{file}", file, gigabytes, architecture=architecture)
 
 
+def _pnpflow(name: str, file_id: str, image_size: int) -> Card:
+    source, file = f"{_DRIVE}{file_id}/view", f"pnpflow_{name}.pt"
+    return Card(name, "PnPFlowUNet", "", "BSD-3-Clause", source, file, 0.1, None, True, {"image_size": image_size})
+
+
 CARDS: dict[str, Card] = {
     card.name: card
     for card in (
@@ -121,7 +126,9 @@ CARDS: dict[str, Card] = {
             )
             for kind in ("vp", "ve")
         ),
-        _edm("edm_imagenet64_cond", "edm-imagenet-64x64-cond-adm.pkl", 0.6),
+        _pnpflow("celeba128", "1ZZ6S-PGRx-tOPkr4Gt3A6RN-PChabnD6", 128),
+        _pnpflow("afhq_cat256", "1FpD3cYpgtM8-KJ3Qk48fcjtr1Ne_IMOF", 256),
+        _edm("edm_imagenet64_cond", "edm-imagenet-64x64-cond-adm.pkl", 1.2),
         # Their networks' images: v/10 of a vorticity v; v - 3 of a speed v in km/s, in [-1.5, 1.5]; 2v - 1 of a permittivity v;
         # 2v/max(v) - 1 of a brightness v; the real and imaginary part of v / (the 0.99 quantile of |v|).
         _inversebench("navier_stokes", "ns-5m.pt", 0.1),

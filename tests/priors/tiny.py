@@ -6,6 +6,7 @@ import torch
 
 from cclight.priors.edm_architecture import UNetArchitecture
 from cclight.priors.edm_unet import DhariwalUNet, SongUNet
+from cclight.priors.pnpflow_unet import VelocityArchitecture, VelocityUNet
 
 TINY = UNetArchitecture(
     img_resolution=16,
@@ -37,3 +38,9 @@ def edm_state(song=True, seed=0, **changes):
     """The state_dict of a tiny SongUNet or DhariwalUNet, under the prefix that checkpoints have."""
     network = (SongUNet if song else DhariwalUNet)(UNetArchitecture(**{**vars(TINY), **changes}))
     return {f"model.{key}": value.clone() for key, value in seeded(network, seed).state_dict().items()}
+
+
+def pnpflow_state(seed=0):
+    """The state_dict of a tiny network of PnP-Flow: 3 channels, two levels, attention at the second."""
+    network = VelocityUNet(VelocityArchitecture(channels=3, width=32, widths=(32, 64), blocks=1, attended=(1,)))
+    return {key: value.clone() for key, value in seeded(network, seed).state_dict().items()}
