@@ -24,6 +24,8 @@ _ROOMS = {
     "priors.conditioned": ("NoiseConditioned",),
     "priors.edm": ("EDM",),
     "priors.pnpflow": ("PnPFlowUNet",),
+    "priors.azula": ("AzulaPrior",),
+    "priors.deepinv": ("DeepinvPrior",),
     "priors.hf_diffusers": ("DiffusersPrior", "AngularVelocity"),
     "operators.base": ("Operator", "LinearOperator", "SpectralOperator"),
     "operators.separable": ("BicubicDownsampling", "GaussianBlur", "UniformBlur"),
