@@ -55,6 +55,7 @@ _ROOMS = {
     "data.subset": ("Subset",),
     "data.patches": ("PatchDataModule",),
     "metrics.image": ("ImageMetric", "PSNR", "SSIM", "MSSSIM", "LPIPS"),
+    "metrics.perceptual": ("PerceptualMap",),
     "metrics.fid": ("FeatureDistances",),
     "metrics.inception": ("Inception",),
     "restorer": ("Restorer", "Restored"),

@@ -16,10 +16,14 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from cclight.priors.small import RATIO_MAX, RATIO_MIN, SIGMA_DATA, SmallUNet, load, preconditioned, save
+from cclight.data.noise import training_generator
+from cclight.data.patches import PatchBatch
+from cclight.priors.checkpoints import CheckpointError, load_state
+from cclight.priors.small import RATIO_MAX, RATIO_MIN, SIGMA_DATA, SmallUNet, load, network_of, preconditioned, save
 
 VALIDATION_RATIOS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 50.0)
 
@@ -53,7 +57,7 @@ class PriorTrainer(pl.LightningModule):
         weight_decay: AdamW's.
         log_ratio_mean: mean of ln ρ.
         log_ratio_std: standard deviation of ln ρ.
-        seed: noise depends on (seed, rank, step) alone.
+        seed: noise depends on (seed, rank, the batch's number) alone.
     """
 
     def __init__(
@@ -80,25 +84,43 @@ class PriorTrainer(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["architecture"] = {"widths": list(self.network.widths), "depths": list(self.network.depths)}
 
-    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        seed = hash((self.seed, self.global_rank, self.global_step)) & 0x7FFFFFFFFFFFFFFF
-        generator = torch.Generator().manual_seed(seed)
-        noise = torch.randn(batch.shape, generator=generator).to(batch)
-        count = batch.shape[0]
-        log_ratio = self.log_ratio_mean + self.log_ratio_std * torch.randn(count, generator=generator)
-        spread = math.log(RATIO_MIN) + math.log(RATIO_MAX / RATIO_MIN) * torch.rand(count, generator=generator)
-        log_ratio = torch.where(torch.rand(count, generator=generator) < 0.1, spread, log_ratio)
-        ratio = log_ratio.exp().clamp(RATIO_MIN, RATIO_MAX).to(batch)
-        batch, noise = (images.contiguous(memory_format=torch.channels_last) for images in (batch, noise))
-        loss = weighted_error(self.network, batch, noise, ratio).mean()
+    def check_resume(self, content: dict[str, Any], path: Path) -> None:
+        """Refuse to go on from a checkpoint of another network.
+
+        Raises:
+            CheckpointError: naming both networks.
+        """
+        theirs, ours = (
+            {key: list(map(int, values)) for key, values in each.items()}
+            for each in (content["architecture"], {"widths": self.network.widths, "depths": self.network.depths})
+        )
+        if theirs != ours:
+            raise CheckpointError(
+                f"{path} trains a network of widths {theirs['widths']} and depths {theirs['depths']}, the configuration one of "
+                f"{ours['widths']} and {ours['depths']}: set model.warm_start null and model.widths and model.depths to its."
+            )
+
+    def training_step(self, batch: PatchBatch, batch_idx: int) -> Tensor:
+        clean, number = batch
+        draw = training_generator(self.seed, "noise", self.global_rank, number, clean.device)
+        noise = torch.randn(clean.shape, generator=draw, device=clean.device)
+        normal = torch.randn(len(clean), generator=draw, device=clean.device)
+        uniform, choice = torch.rand(2, len(clean), generator=draw, device=clean.device)
+        log_ratio = self.log_ratio_mean + self.log_ratio_std * normal
+        spread = math.log(RATIO_MIN) + math.log(RATIO_MAX / RATIO_MIN) * uniform
+        log_ratio = torch.where(choice < 0.1, spread, log_ratio)
+        ratio = log_ratio.exp().clamp(RATIO_MIN, RATIO_MAX)
+        clean, noise = (images.contiguous(memory_format=torch.channels_last) for images in (clean, noise))
+        loss = weighted_error(self.network, clean, noise, ratio).mean()
         self.log("loss", loss, prog_bar=True)
         return loss
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         errors = []
         for level, value in enumerate(VALIDATION_RATIOS):
-            generator = torch.Generator().manual_seed(hash((batch_idx, level)) & 0x7FFFFFFFFFFFFFFF)
-            noise = torch.randn(batch.shape, generator=generator).to(batch)
+            # The same at every validation and on every device, so that losses compare.
+            draw = training_generator(0, f"validation {level}", self.global_rank, batch_idx)
+            noise = torch.randn(batch.shape, generator=draw).to(batch)
             ratio = torch.full((batch.shape[0],), value).to(batch)
             errors.append(weighted_error(self.network, batch, noise, ratio).mean())
             self.log(f"val_loss_{value:g}", errors[-1], sync_dist=True)
@@ -108,36 +130,81 @@ class PriorTrainer(pl.LightningModule):
         optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, betas=(0.9, 0.99)
         )
-        total = int(self.trainer.estimated_stepping_batches)
+        total = self.trainer.estimated_stepping_batches
+        timer = next((callback for callback in self.trainer.callbacks if isinstance(callback, Timer)), None)  # type: ignore[attr-defined]
+        if math.isinf(total) and timer is None:
+            raise ValueError("A training ends some time: set trainer.max_steps, or trainer.max_time as 00:00:30:00.")
 
         def scale(step: int) -> float:
-            cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / max(1, total))))
+            done = step / max(1, total)
+            if timer is not None:
+                elapsed, remaining = timer.time_elapsed(), timer.time_remaining() or 0.0
+                done = max(done, elapsed / max(elapsed + remaining, 1e-9))
+            cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
             return min(1.0, (step + 1) / self.warmup_steps) * cosine
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, scale)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
-def export(checkpoint: str, output: str, note: str = "") -> Path:
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint of `cclight fit`, checked. Nothing that it holds is executed.
+
+    Raises:
+        FileNotFoundError: where there is none.
+        CheckpointError: for a file of anything else, or one whose weights are not finite.
+    """
+    if path.is_dir():
+        raise FileNotFoundError(f"{path} is a folder: name the checkpoint in it, as {path / 'last.ckpt'}.")
+    if not path.is_file():
+        raise FileNotFoundError(f"No checkpoint at {path}: `cclight fit` leaves last.ckpt in its run folder.")
+    content = load_state(path)
+    if not ({"architecture", "state_dict", "global_step"} <= content.keys() and "widths" in content["architecture"]):
+        raise CheckpointError(f"{path} is no checkpoint of `cclight fit`: it does not say which network it holds.")
+    network_in(content, path)
+    return content
+
+
+def network_in(content: dict[str, Any], path: Path) -> SmallUNet:
+    """The network of a checkpoint's content, with its (averaged, where they were averaged) weights.
+
+    Raises:
+        CheckpointError: where they do not fit each other or are not finite.
+    """
+    try:
+        widths, depths = (tuple(int(n) for n in content["architecture"][key]) for key in ("widths", "depths"))
+        state = {key.removeprefix("network."): value for key, value in content["state_dict"].items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} is no checkpoint of `cclight fit`: it does not say which network it holds.") from error
+    return network_of(widths, depths, state, path)
+
+
+def export(checkpoint: str, output: str, note: str = "", overwrite: bool = False) -> Path:
     """Write the averaged weights of a training checkpoint in the packaged format.
 
     Args:
         checkpoint: a Lightning checkpoint of `cclight fit`.
         output: the safetensors file to write.
         note: a line for the file's metadata.
+        overwrite: replace a file that is there.
 
     Raises:
         FileNotFoundError: when there is no such checkpoint.
-        ValueError: when it is no checkpoint of a PriorTrainer.
+        FileExistsError: when there is such an output.
+        CheckpointError: when it is no checkpoint of a PriorTrainer.
+        RunError: where the output cannot be written; nothing partial stays behind.
     """
-    if not Path(checkpoint).is_file():
-        raise FileNotFoundError(f"No checkpoint at {checkpoint}: `cclight fit` leaves last.ckpt in its run folder.")
-    content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    if "architecture" not in content:
-        raise ValueError(f"{checkpoint} is no checkpoint of `cclight fit`: it does not say which network it holds.")
-    architecture = content["architecture"]
-    network = SmallUNet(tuple(architecture["widths"]), tuple(architecture["depths"]))
-    network.load_state_dict({key.removeprefix("network."): value for key, value in content["state_dict"].items()})
-    path = Path(output)
-    save(network, path, note or f"{content['global_step']} steps")
+    source, path = Path(checkpoint).expanduser(), Path(output).expanduser()
+    if path.is_dir():
+        raise FileExistsError(f"{path} is a folder: name the file to write, as {path / 'small.safetensors'}.")
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists: name another file, or replace it with --overwrite true.")
+    content = read_checkpoint(source)
+    newer = [file for file in source.parent.glob("last*.ckpt") if file.stat().st_mtime > source.stat().st_mtime]
+    if source.stem.startswith("last") and newer:
+        newest = max(newer, key=lambda file: file.stat().st_mtime)
+        raise CheckpointError(
+            f"{source} is older than {newest.name} beside it, of a later training: name that, or move it away."
+        )
+    save(network_in(content, source), path, note or f"{content['global_step']} steps")
     return path

@@ -12,7 +12,8 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from PIL import Image
 
 from cclight import ImageFolder, PatchDataModule, PriorTrainer, SmallPrior
-from cclight.data.patches import Patches
+from cclight.data.noise import training_generator
+from cclight.data.patches import Photographs
 from cclight.training import export, weighted_error
 from tests.priors.test_small import random_network
 
@@ -66,7 +67,7 @@ def test_it_learns_and_exports(folder, tmp_path):
     prior = SmallPrior(weights=str(weights))
     for key, value in prior.network.state_dict().items():
         torch.testing.assert_close(value, trained[f"network.{key}"].half().float())
-    clean = torch.cat([Patches([_tensor(path)], 32, 1, 0.0, 0, 0).batch(0) for path in sorted(folder.iterdir())])
+    clean = torch.stack([_tensor(path)[:, :48, :48] for path in sorted(folder.iterdir())]).float() / 127.5 - 1
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
     ratio = torch.full((len(clean),), 0.5)
     untrained = PriorTrainer(warm_start=None, widths=(8, 12), depths=(1, 1)).network
@@ -87,22 +88,92 @@ def test_a_resumed_training_ends_where_an_unbroken_one_does(folder, tmp_path):
         torch.testing.assert_close(resumed[key], value, rtol=1e-5, atol=1e-6)
 
 
-def test_patches_depend_on_the_seed_and_the_batch_alone():
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def photographs(*sizes: tuple[int, int]) -> list[torch.Tensor]:
     rng = np.random.default_rng(0)
-    images = [torch.from_numpy(rng.integers(0, 256, (3, 40 + i, 50), dtype=np.uint8)) for i in range(3)]
-    stream = iter(Patches(images, 32, 4, 0.2, seed=1, first=0))
-    third = [next(stream) for _ in range(3)][2]
-    torch.testing.assert_close(next(iter(Patches(images, 32, 4, 0.2, seed=1, first=2))), third, rtol=0, atol=0)
-    assert not torch.equal(next(iter(Patches(images, 32, 4, 0.2, seed=2, first=2))), third)
-    assert third.shape == (4, 3, 32, 32)
-    assert third.abs().max() <= 1
+    return [torch.from_numpy(rng.integers(0, 256, (3, *size), dtype=np.uint8)) for size in sizes]
+
+
+def test_patches_are_pieces_of_the_photographs_or_their_mirror_images():
+    images = photographs((40, 50), (41, 37), (48, 40))
+    seen = set()
+    for seed in range(8):
+        patches = Photographs(images).patches(32, 4, 0.0, generator(seed))
+        assert patches.shape == (4, 3, 32, 32)
+        assert patches.abs().max() <= 1
+        if torch.rand(2, generator=generator(seed))[0] < 0.5:
+            continue  # scaled down
+        for patch in patches:
+            found = [
+                (place, mirrored)
+                for place, image in enumerate(images)
+                for mirrored in (False, True)
+                for window in [image.unfold(1, 32, 1).unfold(2, 32, 1).permute(1, 2, 0, 3, 4).flatten(0, 1)]
+                if ((window.flip(-1) if mirrored else window) == ((patch + 1) * 127.5).round()).flatten(1).all(1).any()
+            ]
+            assert len(found) == 1
+            seen.add(found[0])
+    assert len(seen) >= 5  # every photograph, and both ways round
 
 
 def test_some_patches_are_grey():
-    images = [torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 40, 40), dtype=np.uint8))]
-    batch = Patches(images, 32, 64, 0.5, seed=0, first=0).batch(0)
+    batch = Photographs(photographs((40, 40))).patches(32, 64, 0.5, generator())
     grey = (batch[:, :1] == batch).flatten(1).all(1)
     assert 10 < int(grey.sum()) < 54
+
+
+class Draws(pl.Callback):
+    """What a training saw: a hash of each batch's patches and of the network's first input, which holds its noise."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, int]] = []
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        pl_module.network.register_forward_pre_hook(self._keep)
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: tuple, batch_idx: int) -> None:
+        self.patches = hash(batch[0].numpy().tobytes())
+
+    def _keep(self, module: torch.nn.Module, inputs: tuple[torch.Tensor, torch.Tensor]) -> None:
+        if module.training:
+            self.seen.append((self.patches, hash(inputs[0].detach().numpy().tobytes())))
+
+
+def draws(folder: Path, run: Path, steps: int, ckpt_path: str | None = None, **trainer: object) -> list[tuple[int, int]]:
+    watch = Draws()
+    options = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    callbacks = [watch, ModelCheckpoint(dirpath=run, save_last=True, every_n_train_steps=1)]
+    training = pl.Trainer(max_steps=steps, max_epochs=-1, callbacks=callbacks, **options, **trainer)
+    model = PriorTrainer(warm_start=None, widths=(8, 12), depths=(1, 1))
+    training.fit(model, PatchDataModule(ImageFolder(str(folder)), patch_size=32, batch_size=2), ckpt_path=ckpt_path)
+    return watch.seen
+
+
+@pytest.mark.parametrize(
+    "trainer",
+    [{}, {"accumulate_grad_batches": 3}, {"limit_train_batches": 3}, {"accumulate_grad_batches": 2, "limit_train_batches": 4}],
+    ids=str,
+)
+def test_no_batch_and_no_noise_comes_twice_in_a_training_or_after_resuming(folder, tmp_path, trainer):
+    unbroken = draws(folder, tmp_path / "unbroken", 6, **trainer)
+    assert len(unbroken) == 6 * trainer.get("accumulate_grad_batches", 1)
+    first = draws(folder, tmp_path / "resumed", 4, **trainer)
+    resumed = draws(folder, tmp_path / "resumed", 6, str(tmp_path / "resumed" / "last.ckpt"), **trainer)
+    assert first + resumed == unbroken
+    for each in zip(*unbroken, strict=True):
+        assert len(set(each)) == len(each)
+
+
+def test_ranks_and_names_and_seeds_draw_apart():
+    keys = [(seed, name, rank) for seed in (-2, -1, 0, 1) for name in ("patches", "noise") for rank in (0, 1, 255)]
+    seeds = {training_generator(*key, number).initial_seed() for key in keys for number in (*range(50), 2**24 - 1)}
+    assert len(seeds) == 51 * len(keys)
+    assert training_generator(0, "noise", 3, 7).initial_seed() == training_generator(0, "noise", 3, 7).initial_seed()
+    with pytest.raises(ValueError, match="got batch 16777216 of rank 0"):
+        training_generator(0, "noise", 0, 2**24)
 
 
 def test_photographs_smaller_than_a_patch_are_refused(folder):

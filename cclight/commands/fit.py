@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+import warnings
+from typing import Any, ClassVar, cast
 
+from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
+from cclight.callbacks.checkpoints import SaveLast, WholeCheckpoints, checkpoint_to_resume
 from cclight.commands.lightning import _CLI
 from cclight.data.patches import PatchDataModule
-from cclight.training import PriorTrainer
+from cclight.training import PriorTrainer, read_checkpoint
 
 
 class FitCLI(_CLI):
@@ -24,10 +27,26 @@ class FitCLI(_CLI):
             "--ckpt_path", type=str | None, default=None, help="Go on from this checkpoint; `last` takes the newest of the run."
         )
 
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        trainer = super().instantiate_trainer(**kwargs)
+        trainer.strategy.checkpoint_io = WholeCheckpoints()
+        trainer.callbacks.append(SaveLast())  # type: ignore[attr-defined]
+        return trainer
+
     def go(self) -> None:
-        self.trainer.fit(self.model, self.datamodule, ckpt_path=self.config.ckpt_path)  # type: ignore[arg-type]
+        path = checkpoint_to_resume(self.trainer, self.config.ckpt_path)
+        if path is not None:
+            cast("Any", self.model).check_resume(read_checkpoint(path), path)
+        self.trainer.fit(self.model, self.datamodule, ckpt_path=path, weights_only=True)  # type: ignore[arg-type]
 
 
 def fit(arguments: list[str]) -> None:
     """`cclight fit`: train a small prior."""
+    for no_news in (
+        "Total length of `list` across ranks is zero",  # no photographs for a validation
+        "Checkpoint directory .* exists and is not empty",  # it is this training's own, which go() looks after
+        "The '.*' does not have many workers",  # the loader hands out numbers
+        ".*your dataloader is not resumable",  # the data module is
+    ):
+        warnings.filterwarnings("ignore", no_news)
     FitCLI.launch(arguments)

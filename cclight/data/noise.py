@@ -6,7 +6,8 @@ would share their noise more often than not). Instead the pair (image, purpose) 
     key = 4 · index + purpose  <  2³²,       seed of the generator = π_seed(key),
 
 where π_seed is a permutation of the 32-bit numbers, four rounds of xor with a hash of the seed and of MurmurHash3's
-finalizer. Within a run no two generators are alike; another seed gives another permutation.
+finalizer. Within a run no two generators are alike; another seed gives another permutation. A training numbers its batches,
+key = 2²⁴ · rank + number, in the same way.
 
 Reference:
     Salmon et al., Parallel Random Numbers: As Easy as 1, 2, 3, SC 2011 (keyed permutations of counters).
@@ -46,6 +47,30 @@ def generator(seed: int, index: int, purpose: Purpose) -> torch.Generator:
     return torch.Generator().manual_seed(_permute(seed, index << _PURPOSE_BITS | PURPOSES.index(purpose)))
 
 
+_NUMBER_BITS = 24
+
+
+def training_generator(seed: int, name: str, rank: int, number: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A random generator of a training, that depends on (seed, name, rank, number) alone; of one name no two are alike.
+
+    Args:
+        seed: the training's seed, any integer.
+        name: what it is for; each name has a permutation of its own.
+        rank: of the process, 0 <= rank < 2⁸.
+        number: of the batch, 0 <= number < 2²⁴.
+        device: where its numbers are drawn; other kinds of devices draw other ones.
+
+    Raises:
+        ValueError: for a rank or number out of range.
+    """
+    if not (0 <= rank < 1 << (32 - _NUMBER_BITS) and 0 <= number < 1 << _NUMBER_BITS):
+        raise ValueError(
+            f"A training has at most {1 << (32 - _NUMBER_BITS)} ranks of {1 << _NUMBER_BITS} batches, got batch {number} of "
+            f"rank {rank}: begin a new one with another seed from the weights of this."
+        )
+    return torch.Generator(device).manual_seed(_permute(f"{name} {seed}", rank << _NUMBER_BITS | number))
+
+
 def standard_normal(
     shape: tuple[int, ...],
     generators: Sequence[torch.Generator],
@@ -66,7 +91,7 @@ def standard_normal(
     return torch.stack(draws).to(device=device, dtype=dtype)
 
 
-def _permute(seed: int, key: int) -> int:
+def _permute(seed: int | str, key: int) -> int:
     """π_seed(key): every round is a bijection of the 32-bit numbers."""
     for round_key in _round_keys(seed):
         key ^= round_key
@@ -77,6 +102,6 @@ def _permute(seed: int, key: int) -> int:
 
 
 @lru_cache(maxsize=16)
-def _round_keys(seed: int) -> tuple[int, ...]:
+def _round_keys(seed: int | str) -> tuple[int, ...]:
     digest = hashlib.blake2b(str(seed).encode(), digest_size=16).digest()
     return tuple(int.from_bytes(digest[i : i + 4], "little") for i in range(0, 16, 4))

@@ -1,8 +1,15 @@
-"""PatchDataModule: random patches of photographs, to train a prior on."""
+"""PatchDataModule: random patches of photographs, to train a prior on.
+
+The photographs lie as bytes on the device that trains. What travels from the data loader is a batch's number alone; the batch
+is cut, mirrored and scaled where the photographs are, from a generator of that number: no batch comes twice, whether gradients
+are accumulated, the training is resumed or other ranks draw beside this one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import count
+from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import torch
@@ -10,51 +17,77 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, IterableDataset
 
+from cclight.data.noise import training_generator
 from cclight.data.sources import Source
 
 
-class Patches(IterableDataset[Tensor]):
-    """An endless stream of batches of patches, (B, 3, size, size) in [-1, 1].
+class PatchBatch(NamedTuple):
+    """A batch of patches.
 
-    Batch n depends on (seed, n) alone. Half of the batches are cut larger and scaled down, by a factor up to 2, which shows
-    the network sharper detail than the photographs have at full size; patches are mirrored at random, some are made grey.
+    Attributes:
+        images: (B, 3, size, size) in [-1, 1].
+        number: which batch of this rank it is, from 0.
     """
 
-    def __init__(self, images: list[Tensor], size: int, batch_size: int, grey: float, seed: int, first: int) -> None:
-        self.images, self.size, self.batch_size, self.grey, self.seed, self.first = images, size, batch_size, grey, seed, first
+    images: Tensor
+    number: int
 
-    def __iter__(self) -> Iterator[Tensor]:
-        n = self.first
-        while True:
-            yield self.batch(n)
-            n += 1
 
-    def batch(self, n: int) -> Tensor:
-        """Batch n of the stream."""
-        generator = torch.Generator().manual_seed(hash((self.seed, n)) & 0x7FFFFFFFFFFFFFFF)
+class Photographs:
+    """Photographs as bytes, one after another in one tensor, so that a patch of each of many is one look-up.
 
-        def uniform(*shape: int) -> Tensor:
-            return torch.rand(shape, generator=generator)
+    Args:
+        images: (3, H, W) each, uint8, of any sizes.
+        device: where they lie.
+    """
 
-        side = self.size
-        if uniform(1).item() < 0.5:
-            smallest = min(min(image.shape[1:]) for image in self.images)
-            side = int(min(smallest, self.size * (1 + uniform(1).item())))
-        patches = []
-        for pick, top, left, flip, grey in uniform(self.batch_size, 5).tolist():
-            image = self.images[int(pick * len(self.images))]
-            y, x = (int(place * (extent - side + 1)) for place, extent in zip((top, left), image.shape[1:], strict=True))
-            patch = image[:, y : y + side, x : x + side].float()
-            patch = patch.flip(-1) if flip < 0.5 else patch
-            patches.append(patch.mean(0, keepdim=True).expand(3, -1, -1) if grey < self.grey else patch)
-        batch = torch.stack(patches)
-        if side != self.size:
-            batch = functional.interpolate(batch, self.size, mode="bicubic", antialias=True).clamp(0, 255)
+    def __init__(self, images: list[Tensor], device: torch.device | str = "cpu") -> None:
+        self.pixels = torch.cat([image.permute(1, 2, 0).reshape(-1, 3) for image in images]).to(device)
+        counts = [image[0].numel() for image in images]
+        self.first = torch.tensor([sum(counts[:place]) for place in range(len(counts))], device=device)
+        self.sides = torch.tensor([tuple(image.shape[1:]) for image in images], device=device)
+        self.smallest = min(min(image.shape[1:]) for image in images)
+
+    def patches(self, size: int, number: int, grey: float, generator: torch.Generator) -> Tensor:
+        """Random patches, (number, 3, size, size) in [-1, 1].
+
+        Half of all batches are cut larger and scaled down, by a factor up to 2, which shows the network sharper detail than
+        the photographs have at full size; patches are mirrored at random, some are made grey.
+
+        Args:
+            size: height and width of a patch.
+            number: how many.
+            grey: fraction of them that is made grey, in [0, 1].
+            generator: on the CPU, so that every device cuts the same patches.
+        """
+        larger, scale = torch.rand(2, generator=generator).tolist()
+        side = min(self.smallest, int(size * (1 + scale))) if larger < 0.5 else size
+        pick, top, left, flip, tint = torch.rand(5, number, generator=generator).to(self.pixels.device)
+        image = (pick * len(self.first)).long()
+        height, width = self.sides[image].T
+        steps = torch.arange(side, device=self.pixels.device)
+        y = (top * (height - side + 1)).long()[:, None] + steps
+        x = (left * (width - side + 1)).long()[:, None] + torch.where(flip[:, None] < 0.5, steps.flip(0), steps)
+        batch = self.pixels[self.first[image][:, None, None] + y[:, :, None] * width[:, None, None] + x[:, None, :]]
+        batch = batch.permute(0, 3, 1, 2).float()
+        batch = torch.where(tint[:, None, None, None] < grey, batch.mean(1, keepdim=True), batch)
+        if side != size:
+            batch = functional.interpolate(batch, size, mode="bicubic", antialias=True).clamp(0, 255)
         return batch / 127.5 - 1
 
 
+class _Numbers(IterableDataset[int]):
+    """The numbers of batches to come, without an end; begun anew, as every epoch does, after the last that was used."""
+
+    def __init__(self, data: PatchDataModule) -> None:
+        self.data = data
+
+    def __iter__(self) -> Iterator[int]:
+        return count(self.data.next_number)
+
+
 class PatchDataModule(pl.LightningDataModule):
-    """Patches of a source's photographs, which are decoded once and kept in memory (3 bytes a pixel).
+    """Patches of a source's photographs, which are decoded once and kept on the device (3 bytes a pixel).
 
     Args:
         source: where the photographs come from.
@@ -64,6 +97,12 @@ class PatchDataModule(pl.LightningDataModule):
         grey: fraction of the patches that are turned grey, in [0, 1].
         limit: use the first so many photographs, at most; None uses all.
         seed: batch n of the training depends on (seed, rank, n) alone, so that a resumed training sees what it would have seen.
+
+    Attributes:
+        next_number: the number of the next batch; checkpoints keep it.
+
+    Raises:
+        ValueError: for a number out of range.
     """
 
     def __init__(
@@ -77,9 +116,16 @@ class PatchDataModule(pl.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        for name, value in {"patch_size": patch_size, "batch_size": batch_size, "limit": 1 if limit is None else limit}.items():
+            if value < 1:
+                raise ValueError(f"{name} must be 1 or more, got {value}.")
+        if not 0 <= grey <= 1:
+            raise ValueError(f"grey is a fraction, got {grey}: give a number from 0 to 1.")
         self.source, self.val_source = source, val_source
         self.patch_size, self.batch_size, self.grey, self.limit, self.seed = patch_size, batch_size, grey, limit, seed
         self._images: list[Tensor] = []
+        self._photographs: Photographs | None = None
+        self.next_number = 0
 
     def _load(self, source: Source) -> list[Tensor]:
         import numpy as np
@@ -99,12 +145,25 @@ class PatchDataModule(pl.LightningDataModule):
         if not self._images:
             self._images = self._load(self.source)
 
-    def train_dataloader(self) -> DataLoader[Tensor]:
-        trainer = self.trainer
-        assert trainer is not None
-        seed = hash((self.seed, trainer.global_rank))
-        patches = Patches(self._images, self.patch_size, self.batch_size, self.grey, seed, first=trainer.global_step)
-        return DataLoader(patches, batch_size=None)
+    def train_dataloader(self) -> DataLoader[int]:
+        assert self.trainer is not None
+        self._photographs = Photographs(self._images, self.trainer.strategy.root_device)
+        return DataLoader(_Numbers(self), batch_size=None)
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        if isinstance(batch, Tensor):  # of the validation
+            return batch
+        assert self.trainer is not None
+        assert self._photographs is not None
+        self.next_number = batch + 1
+        generator = training_generator(self.seed, "patches", self.trainer.global_rank, batch)
+        return PatchBatch(self._photographs.patches(self.patch_size, self.batch_size, self.grey, generator), batch)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"next": self.next_number}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.next_number = int(state_dict["next"])
 
     def val_dataloader(self) -> list[DataLoader[Tensor]]:
         if self.val_source is None:

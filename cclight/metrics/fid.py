@@ -18,6 +18,7 @@ References:
 from __future__ import annotations
 
 import math
+import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -33,7 +34,7 @@ from cclight.data.sources import Source
 from cclight.errors import one_line
 from cclight.metrics.gather import gather
 from cclight.metrics.inception import Inception
-from cclight.metrics.quantity import LOADING_ERRORS, Quantity, Unavailable
+from cclight.metrics.quantity import Quantity, Unavailable
 from cclight.metrics.summary import Summary
 from cclight.runs.files import PICTURES, read_png, to_uint8
 
@@ -162,20 +163,30 @@ class FeatureDistances:
         self._given = read_statistics(file) if file is not None and file.is_file() else None
 
     def prepare(self, device: torch.device) -> None:
-        """Load the network onto the device and try it; what fails is remembered and reported by `compute`.
+        """Load the network onto the device and try it. Weights that cannot be downloaded are warned of, and `compute` says it.
 
         Raises:
-            ValueError: for a network that does not return (B, d), or a reference without photographs.
+            ValueError: for a network that does not return (B, d), weights that are none, or a reference without photographs or
+                with statistics of another network.
             FileNotFoundError: for a source that is not there.
         """
         self._device = device
         if isinstance(self.reference, Source) and next(iter(self.reference), None) is None:
             raise ValueError(f"The reference {self.reference} holds no photographs.")
+        if isinstance(self.reference, str) and self._given is None and len(_in_folder(self.reference)) < 2:
+            raise ValueError(f"The reference {self.reference} holds fewer than 2 pictures: give a folder that has them.")
         try:
             features = self.features(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
             self._dimension, self._reason = features.shape[1], None
         except Unavailable as reason:
             self._reason = str(reason)
+            if _rank()[0] == 0:
+                warnings.warn(f"FID and KID are unavailable: {reason}.", stacklevel=2)
+        if self._given is not None and self._reason is None and len(self._given[0]) != self._dimension:
+            raise ValueError(
+                f"The reference {self.reference} has {len(self._given[0])} features, the network {self._dimension}: "
+                f"make it with the same network."
+            )
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
@@ -204,7 +215,7 @@ class FeatureDistances:
                 sets.append(self._statistics(_pictures(restored)))
                 if self._given is None:
                     sets.append(self._statistics(self._real(clean)))
-            except LOADING_ERRORS as error:
+            except (OSError, RuntimeError, ValueError) as error:
                 reason = one_line(error)
         # All ranks must agree before the collectives, which a rank with a reason would not reach.
         reasons = [reason for reason in gather(reason) if reason]
@@ -221,9 +232,6 @@ class FeatureDistances:
         return [self._fid(one, two.mean, two.covariance), self._kid(one, two)]
 
     def _fid(self, one: FeatureStatistics, mean: Tensor, covariance: Tensor) -> Summary:
-        if mean.shape != one.mean.shape:
-            reason = f"the reference has {mean.numel()} features, the network {one.mean.numel()}: make it with the same network"
-            return Summary(FID, unavailable=reason)
         if one.count < 2:
             return Summary(FID, unavailable=f"a distribution needs 2 images or more, there are {one.count}")
         return Summary(FID, frechet_distance(one.mean, one.covariance, mean, covariance), images=one.count)
@@ -252,7 +260,7 @@ class FeatureDistances:
         if isinstance(self.reference, Source):
             return ((photo.index, to_uint8(self.preprocessing(photo))) for photo in self.reference.shard(*_rank()))
         if self.reference is not None:
-            clean = sorted(path for path in Path(self.reference).iterdir() if path.suffix.lower() in PICTURES)
+            clean = _in_folder(self.reference)
         return _pictures(clean)
 
 
@@ -278,9 +286,18 @@ def read_statistics(path: Path) -> tuple[Tensor, Tensor]:
 
     try:
         with np.load(path, allow_pickle=False) as file:
-            return torch.from_numpy(file["mu"]).double(), torch.from_numpy(file["sigma"]).double()
-    except (OSError, KeyError, ValueError) as error:
+            mean, covariance = (torch.from_numpy(file[name]).double() for name in ("mu", "sigma"))
+        if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
+            raise ValueError(f"mu has the shape {tuple(mean.shape)} and sigma {tuple(covariance.shape)}")
+        if not (mean.isfinite().all() and covariance.isfinite().all()):
+            raise ValueError("they are not finite")
+    except Exception as error:  # numpy, zipfile and zlib have a class for every kind of damage
         raise ValueError(f"{path} holds no statistics ({one_line(error)}): give an .npz file with mu and sigma.") from error
+    return mean, covariance
+
+
+def _in_folder(folder: str) -> list[Path]:
+    return sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in PICTURES)
 
 
 def lowest_hashes(places: list[int], limit: int) -> list[int]:

@@ -26,16 +26,12 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from cclight.errors import one_line
-from cclight.metrics.quantity import LOADING_ERRORS, Quantity, Unavailable
-
-Net = Literal["alex", "vgg", "squeeze"]
+from cclight.metrics.perceptual import BACKBONES, Net, as_rgb, load_network
+from cclight.metrics.quantity import Quantity, Unavailable
 
 
 class ImageMetric(ABC):
@@ -124,11 +120,9 @@ class LPIPS(ImageMetric):
             or vgg (528 MB). Values of different nets do not compare.
     """
 
-    _BACKBONES: Mapping[Net, str] = {"alex": "alexnet", "vgg": "vgg16", "squeeze": "squeezenet1_1"}
-
     def __init__(self, net: Net = "squeeze") -> None:
-        if net not in self._BACKBONES:
-            raise ValueError(f"LPIPS knows no net {net!r}: choose one of {', '.join(self._BACKBONES)}.")
+        if net not in BACKBONES:
+            raise ValueError(f"LPIPS knows no net {net!r}: choose one of {', '.join(BACKBONES)}.")
         self.net = net
         self.quantity = Quantity(
             "lpips", f"LPIPS ({net})", "lower", (0, math.inf), f"mean over images; x̂ and x in [-1, 1], {net} features"
@@ -136,29 +130,13 @@ class LPIPS(ImageMetric):
         self._network: torch.nn.Module | None = None
 
     def prepare(self, device: torch.device) -> None:
-        from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
-
-        try:
-            self._network = LearnedPerceptualImagePatchSimilarity(net_type=self.net).net.to(device)
-        except LOADING_ERRORS as error:
-            from torchvision.models import get_model_weights
-
-            url = get_model_weights(self._BACKBONES[self.net])["DEFAULT"].url
-            folder = f"{torch.hub.get_dir()}/checkpoints"
-            raise Unavailable(
-                f"the {self.net} weights could not be loaded ({one_line(error)}): run once with a network, or save {url} in "
-                f"{folder}, or point TORCH_HOME to a folder that has them"
-            ) from error
+        self._network = load_network(self.net).to(device)
 
     def measure(self, restored: Tensor, clean: Tensor) -> Tensor:
         if self._network is None:
             self.prepare(restored.device)
-            assert self._network is not None
-        _need_side(self.quantity, restored, 32)
-        if restored.shape[1] not in (1, 3):
-            raise Unavailable(f"{self.quantity.title} is defined on 1 or 3 channels, the images have {restored.shape[1]}")
-        rgb = (-1, 3, -1, -1)
-        return self._network(restored.expand(*rgb), clean.expand(*rgb))
+        assert self._network is not None
+        return self._network(as_rgb(restored), as_rgb(clean))
 
 
 def default_metrics() -> list[ImageMetric]:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from cclight.errors import one_line
-from cclight.metrics.quantity import LOADING_ERRORS, Unavailable
+from cclight.metrics.quantity import Unavailable
+from cclight.priors.checkpoints import CheckpointError, cache_folder, fill, load_state, published
 
 
 class Inception(nn.Module):
@@ -27,23 +28,27 @@ class Inception(nn.Module):
         """The network with its weights.
 
         Raises:
-            Unavailable: when the weights cannot be had; names the remedy.
+            Unavailable: when they cannot be downloaded or their place in the cache holds something else; names the remedy.
+            CheckpointError: when the file that was given holds anything else.
         """
         from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
-        path = self.weights or f"{torch.hub.get_dir()}/checkpoints/{Path(URL_INCEPTION_V3).name}"
+        path = Path(self.weights) if self.weights else cache_folder() / Path(URL_INCEPTION_V3).name
         try:
-            # torch-fidelity unpickles whatever the file holds: let only a file that is plain tensors get there.
             if self.weights is None:
-                torch.hub.load_state_dict_from_url(URL_INCEPTION_V3, map_location="cpu", check_hash=True, weights_only=True)
-            else:
-                torch.load(path, map_location="cpu", weights_only=True)
-            return FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=path)
-        except LOADING_ERRORS as error:
-            raise Unavailable(
-                f"the Inception weights could not be loaded from {path} ({one_line(error)}): run once with a network, or save "
-                f"{URL_INCEPTION_V3} there"
-            ) from error
+                published(URL_INCEPTION_V3)
+            # torch-fidelity unpickles whatever the file holds: let only a file that is plain tensors get there.
+            state = load_state(path)
+            with torch.random.fork_rng(devices=[]):  # building draws numbers
+                network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path))
+            fill(network, state, path)
+        except (OSError, RuntimeError, CheckpointError) as error:
+            reason = str(error).rstrip(".") if isinstance(error, CheckpointError) else one_line(error)
+            text = f"Inception weights could not be loaded from {path} ({reason})"
+            if self.weights is not None:
+                raise CheckpointError(f"The {text}: give the file {URL_INCEPTION_V3}, or leave `weights` out.") from error
+            raise Unavailable(f"the {text}: run once with a network, or save {URL_INCEPTION_V3} there") from error
+        return network
 
     def forward(self, images: Tensor) -> Tensor:
         if self._network is None:

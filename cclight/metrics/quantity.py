@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import math
-import pickle
 from dataclasses import dataclass
 from typing import Literal
-
-# What reading a missing, truncated or foreign weights file can raise.
-LOADING_ERRORS = (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError)
 
 
 class Unavailable(Exception):

@@ -109,13 +109,27 @@ class LinearOperator(Operator):
 
     def pinv(self, y: Tensor) -> Tensor:
         """H⁺ y, back in image shape (B, C, H, W); here by conjugate gradients, from any y, also outside the range of H."""
-        solution = least_squares(self, self.adjoint, y, self.tolerance, self.max_iterations)
+        return self._least_squares(y, 0.0)
+
+    def damped_inverse(self, y: Tensor, damping: float) -> Tensor:
+        """(HᵀH + τ² I)⁻¹ Hᵀ y, back in image shape (B, C, H, W): the Wiener filter of white noise over white images.
+
+        Where H⁺ divides by the small singular values, and so lifts a measurement's noise, this is V diag(s/(s² + τ²)) Uᵀ y.
+
+        Args:
+            y: measurements, (B, ...).
+            damping: τ² = (σ_y / σ_x)², > 0; toward 0 it gives H⁺ y.
+        """
+        return self._least_squares(y, damping)
+
+    def _least_squares(self, y: Tensor, damping: float) -> Tensor:
+        solution = least_squares(self, self.adjoint, y, self.tolerance, self.max_iterations, damping)
         worst = float(solution.residual.max())
         if not worst <= self.tolerance:
             warnings.warn(
                 f"{type(self).__name__}: conjugate gradients stopped after {solution.iterations} iterations at a residual of "
                 f"{worst:.1e}, short of the tolerance {self.tolerance:.1e}: raise max_iterations or the tolerance.",
-                stacklevel=2,
+                stacklevel=3,
             )
         return solution.x
 
@@ -147,6 +161,10 @@ class SpectralOperator(LinearOperator):
         z = self.spectral(self.adjoint(y))
         s = self.singular_values(tuple(z.shape[1:]))
         return self.from_spectral(s.masked_fill(s == 0, torch.inf).pow(-2).to(z) * z)
+
+    def damped_inverse(self, y: Tensor, damping: float) -> Tensor:
+        z = self.spectral(self.adjoint(y))
+        return self.from_spectral((self.singular_values(tuple(z.shape[1:])) ** 2 + damping).reciprocal().to(z) * z)
 
     def project(self, x: Tensor) -> Tensor:
         return self.from_spectral((self.singular_values(tuple(x.shape[1:])) > 0).to(x) * self.spectral(x))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from cclight.errors import one_line
 from cclight.operators.base import Operator
+from cclight.priors.checkpoints import CheckpointError, check_finite, load_state, published
 
 STRIDE = 64  # the deepest of the codecs halve an image six times
 
@@ -24,7 +28,8 @@ class CodecCompression(Operator):
     Raises:
         ImportError: without compressai.
         ValueError: for a model or quality that compressai does not know.
-        FileNotFoundError: where the weights are not at hand.
+        FileNotFoundError: where there is no file of that name.
+        CheckpointError: where the weights cannot be downloaded or do not fit; nothing that their file holds is executed.
     """
 
     reference = """@article{begaint2020compressai,
@@ -38,18 +43,33 @@ class CodecCompression(Operator):
         super().__init__()
         try:
             from compressai.zoo import image_models
+            from compressai.zoo.image import cfgs, model_urls
+            from compressai.zoo.pretrained import load_pretrained
         except ImportError as error:
             raise ImportError("CodecCompression needs compressai: pip install 'cclight[codec]'.") from error
         if model not in image_models:
             raise ValueError(f"compressai knows no image codec {model!r}: choose one of {', '.join(sorted(image_models))}.")
+        known = sorted(cfgs[model])
+        if quality not in known:
+            raise ValueError(f"{model} has no quality {quality}: choose one of {', '.join(map(str, known))}.")
         try:
-            codec = image_models[model](quality=quality, pretrained=weights is None)
-            if weights is not None:
-                codec.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-        except OSError as error:
-            raise FileNotFoundError(
+            # compressai would unpickle whatever lies in the cache.
+            file = Path(weights).expanduser() if weights is not None else published(model_urls[model]["mse"][quality])
+            state = load_pretrained(load_state(file))
+        except (OSError, KeyError, CheckpointError) as error:
+            kind = CheckpointError if isinstance(error, CheckpointError) else FileNotFoundError
+            raise kind(
                 f"The weights of {model} at quality {quality} cannot be had ({error}): give a state dict's path as weights."
             ) from error
+        with torch.random.fork_rng(devices=[]):  # building draws numbers
+            codec = image_models[model](quality=quality, pretrained=False)
+        try:
+            codec.load_state_dict(state)  # compressai's own, which knows that some tables have any length
+        except (RuntimeError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(
+                f"{file} does not fit {model} at quality {quality} ({one_line(error)}): give a state dict of that codec."
+            ) from error
+        check_finite(codec.state_dict(), file)
         self.codec = codec.eval().requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:

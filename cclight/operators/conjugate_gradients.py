@@ -5,6 +5,10 @@ in the range of Hᵀ, and so converge to it:
 
     r = y,  g = p = Hᵀ r;     α = |g|² / |H p|²,   x += α p,   r -= α H p,   g' = Hᵀ r,   p = g' + (|g'|² / |g|²) p.
 
+With a damping τ² > 0 it solves (Hᵀ H + τ² I) x = Hᵀ y in the same way, as if [H; τ I] had measured [y; 0]:
+
+    α = |g|² / (|H p|² + τ² |p|²),   g' = Hᵀ r - τ² x.
+
 It searches the same spaces as conjugate gradients on H Hᵀ u = y with x = Hᵀ u, at the same cost; but that one breaks down
 where y, because of noise, lies outside the range of H.
 
@@ -42,15 +46,17 @@ def least_squares(
     y: Tensor,
     tolerance: float,
     max_iterations: int,
+    damping: float = 0.0,
 ) -> Solution:
-    """H⁺ y for a batch, each image with step sizes of its own and done when its own residual is small.
+    """H⁺ y, or its damped form, for a batch, each image with step sizes of its own and done when its own residual is small.
 
     Args:
         forward: x -> H x, (B, C, H, W) -> (B, ...).
         adjoint: y -> Hᵀ y.
         y: measurements, (B, ...), real or complex.
-        tolerance: an image is done at ||Hᵀ (y - H x)|| <= tolerance · ||Hᵀ y||.
+        tolerance: an image is done at ||Hᵀ (y - H x) - τ² x|| <= tolerance · ||Hᵀ y||.
         max_iterations: stop here in any case.
+        damping: τ² >= 0.
 
     Returns:
         The solution as far as it got: compare `residual` with the tolerance.
@@ -67,10 +73,11 @@ def least_squares(
         iterations += 1
         hp = forward(p)
         # A step of zero for the images that are done, whose p may have vanished.
-        alpha = torch.where(working, squared / _squared_norm(hp).where(working, 1.0), 0.0)
+        curvature = _squared_norm(hp) + damping * _squared_norm(p) if damping else _squared_norm(hp)
+        alpha = torch.where(working, squared / curvature.where(working, 1.0), 0.0)
         x = x + _per_image(alpha, p) * p
         r = r - _per_image(alpha, hp) * hp
-        g = adjoint(r)
+        g = adjoint(r) - damping * x if damping else adjoint(r)
         last, squared = squared, torch.where(working, _squared_norm(g), squared)
         p = g + _per_image(torch.where(working, squared / last.where(working, 1.0), 0.0), p) * p
     return Solution(x, (squared / start.where(start > 0, 1.0)).sqrt(), iterations)

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import difflib
 import pickle
+import re
+import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cclight.priors.cards import CARDS, Card
 from cclight.priors.download import CheckpointError, download, verify
-
-if TYPE_CHECKING:
-    pass
 
 
 def architecture_of(checkpoint: str, prior: str) -> Mapping[str, Any]:
@@ -64,6 +63,20 @@ def resolve(checkpoint: str) -> Path:
     close = difflib.get_close_matches(checkpoint, CARDS, n=1)
     hint = f"did you mean {close[0]}?" if close else f"give a path, hf://owner/repository/file, or one of {', '.join(CARDS)}."
     raise CheckpointError(f"No checkpoint {checkpoint!r}, neither a known name nor a file: {hint}")
+
+
+def published(url: str) -> Path:
+    """The file at a publisher's address, in the cache under its own name, downloaded on first use.
+
+    By torch's convention a name such as squeezenet1_1-b8a52dc0.pth ends in the first digits of the file's sha256, which a
+    download must have.
+
+    Raises:
+        CheckpointError: where it cannot be fetched or has another checksum.
+    """
+    name = url.rsplit("/", 1)[-1]
+    digits = re.search(r"-([0-9a-f]{8,64})\.", name)
+    return download(url, cache_folder() / name, digits[1] if digits else None)
 
 
 def _fetch_card(card: Card) -> Path:
@@ -109,18 +122,28 @@ def load_state(file: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: for a truncated file, one that holds Python objects, or one that is no checkpoint at all.
     """
+    if file.is_dir():
+        raise CheckpointError(f"{file} is a folder, not a checkpoint: name the file in it.")
     with open(file, "rb") as stream:
         head = stream.read(64)
-    if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
+    beginning = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if beginning.startswith((b"<!doctype", b"<html", b"<?xml")):
         raise CheckpointError(f"{file} is a web page, not a checkpoint: delete it and fetch the file that the page links to.")
+    if beginning.startswith(b"version https://git-lfs"):
+        raise CheckpointError(f"{file} is a pointer to a checkpoint, not the checkpoint: fetch it with `git lfs pull`.")
+    mapped = zipfile.is_zipfile(file)
     try:
+        if mapped:
+            _refuse_bombs(file)
         if file.suffix == ".safetensors":
             from safetensors.torch import load_file
 
             state = load_file(file)
         else:
             # A zip file is mapped, not read: tensors that nothing touches (an optimizer's) cost no memory.
-            state = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+            state = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
+    except CheckpointError:
+        raise
     except pickle.UnpicklingError as error:
         if "Unsupported operand" in str(error) and not head.startswith(pickle.PROTO):
             raise _unreadable(file) from error
@@ -135,6 +158,17 @@ def load_state(file: Path) -> dict[str, Any]:
     return state
 
 
+def _refuse_bombs(file: Path) -> None:
+    """Torch stores the parts of its zip files as they are: one whose parts are larger than the file unpacks without an end."""
+    with zipfile.ZipFile(file) as archive:
+        unpacked = sum(part.file_size for part in archive.infolist())
+    if unpacked > file.stat().st_size:
+        raise CheckpointError(
+            f"{file} ({file.stat().st_size} bytes) is a zip file that unpacks to {unpacked} bytes, which no checkpoint does: "
+            f"fetch it anew from where it should come from."
+        )
+
+
 def _unreadable(file: Path) -> CheckpointError:
     size = file.stat().st_size
     return CheckpointError(f"{file} ({size} bytes) is truncated or no checkpoint: delete it and fetch it again.")
@@ -145,13 +179,24 @@ def fill(network: nn.Module, state: Mapping[str, Any], source: Path) -> None:
 
     Args:
         network: the network; its parameters become those of the checkpoint.
-        state: a tensor for every key of the network's state_dict, and no other.
+        state: a tensor for every key of the network's state_dict, and no other; or a container of that kind (`unwrap`).
         source: the file they come from, for the error.
 
     Raises:
-        CheckpointError: with the first few keys that are missing, unexpected or of another shape.
+        CheckpointError: with the first few keys that are missing, unexpected, of another shape or not finite.
+    """
+    assign(network, state, source)
+    network.requires_grad_(False).eval()
+
+
+def assign(network: nn.Module, state: Mapping[str, Any], source: Path) -> None:
+    """As `fill`, and leave the network as trainable as it was.
+
+    Raises:
+        CheckpointError: with the first few keys that are missing, unexpected, of another shape or not finite.
     """
     expected = network.state_dict()
+    state = unwrap(state, expected, source)
     complaints = []
     for what, keys in (
         ("missing", [key for key in expected if key not in state]),
@@ -159,14 +204,78 @@ def fill(network: nn.Module, state: Mapping[str, Any], source: Path) -> None:
         ("of another shape", [_shapes(k, v, state[k]) for k, v in expected.items() if k in state and _differ(v, state[k])]),
     ):
         if keys:
-            complaints.append(f"{len(keys)} keys {what} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})")
+            complaints.append(f"{len(keys)} keys {what} ({_few(keys)})")
     if complaints:
         raise CheckpointError(
             f"{source} does not fit {type(network).__name__}: {'; '.join(complaints)}. "
-            f"Set the prior's architecture to the checkpoint's, or take the checkpoint that belongs to the prior."
+            f"Set the architecture to the checkpoint's, or take the checkpoint that belongs here."
         )
+    check_finite(state, source)
     network.load_state_dict({key: value.float() for key, value in state.items()}, assign=True)
-    network.requires_grad_(False).eval()
+
+
+def check_finite(state: Mapping[str, Tensor], source: Path) -> None:
+    """Refuse weights of which one is NaN or infinite: whatever a network makes of them is NaN.
+
+    Raises:
+        CheckpointError: with the first few keys.
+    """
+    broken = [key for key, value in state.items() if not bool(value.isfinite().all())]
+    if broken:
+        raise CheckpointError(
+            f"{source} holds values that are not finite in {len(broken)} of {len(state)} weights ({_few(broken)}): "
+            f"its training diverged, or it is damaged; take another checkpoint."
+        )
+
+
+def unwrap(state: Mapping[str, Any], expected: Collection[str], source: Path) -> Mapping[str, Any]:
+    """The weights inside what training programs save: under `ema`, `state_dict` or `model`, or with a prefix as `module.`.
+
+    Averaged weights go before others. What was taken is said in a warning, where there was anything to choose.
+
+    Args:
+        state: a state_dict, or dictionaries that hold one.
+        expected: the network's keys.
+        source: the file, for the warning.
+
+    Returns:
+        Weights by the network's own keys; `state` itself where nothing in it looks like them.
+    """
+    if not expected or not state.keys() - set(expected):
+        return state
+    wanted = set(expected)
+    fits = []
+    for place, tensors in _state_dicts(state):
+        for prefix in _prefixes(tensors, wanted):
+            if all(prefix + key in tensors for key in wanted):
+                averaged = "ema" in place.lower() or "ema" in prefix.lower()
+                fits.append((not averaged, len(place) + len(prefix), place, prefix, tensors))
+    if not fits:
+        return state
+    _, _, place, prefix, tensors = min(fits, key=lambda fit: fit[:2])
+    where = " and ".join([*([f"its entry {place}"] if place else []), *([f"the prefix {prefix}"] if prefix else [])])
+    if where:
+        others = "" if len(fits) == 1 else f", one of {len(fits)} sets of weights in it"
+        warnings.warn(f"{source}: the weights under {where} were taken{others}.", stacklevel=2)
+        return {key: tensors[prefix + key] for key in expected}
+    return state
+
+
+def _state_dicts(state: Mapping[str, Any], place: str = "", depth: int = 3) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    yield place, state
+    for key, value in state.items():
+        if depth and isinstance(value, Mapping):
+            yield from _state_dicts(value, f"{place}.{key}" if place else str(key), depth - 1)
+
+
+def _prefixes(tensors: Mapping[str, Any], wanted: set[str]) -> list[str]:
+    """What stands before one of the network's keys, whichever it is."""
+    one = max(wanted, key=len)
+    return [key.removesuffix(one) for key in tensors if isinstance(key, str) and key.endswith(one)]
+
+
+def _few(keys: list[str]) -> str:
+    return f"{', '.join(map(str, keys[:3]))}{', ...' if len(keys) > 3 else ''}"
 
 
 def _differ(expected: Tensor, found: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 import time
 from http.client import HTTPException
 from pathlib import Path
@@ -19,7 +20,7 @@ def download(url: str, target: Path, sha256: str | None = None, attempts: int = 
     Args:
         url: an http or https address.
         target: the file to write; it appears only when it is complete and verified. Processes may race for it: one fetches.
-        sha256: its checksum in hexadecimal, where one is known.
+        sha256: its checksum in hexadecimal or the first digits of it, where they are known.
         attempts: how often to connect before giving up.
 
     Returns:
@@ -30,6 +31,8 @@ def download(url: str, target: Path, sha256: str | None = None, attempts: int = 
     """
     from filelock import FileLock
 
+    if target.is_file():  # before the lock: a cache that others keep may be read-only
+        return target
     part = target.with_name(f"{target.name}.part")
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{target}.lock"):
@@ -41,6 +44,7 @@ def download(url: str, target: Path, sha256: str | None = None, attempts: int = 
                 break
             except (OSError, HTTPException) as error:
                 refused = 400 <= getattr(error, "code", 0) < 500
+                refused |= isinstance(getattr(error, "reason", None), (socket.gaierror, ConnectionRefusedError))
                 if refused or attempt == attempts - 1:
                     raise CheckpointError(
                         f"{url} cannot be fetched ({error}): run again to continue, or save the file by hand as {target}"
@@ -97,7 +101,7 @@ def verify(file: Path, sha256: str, source: str) -> None:
 
     Args:
         file: the file.
-        sha256: what it should be, in hexadecimal.
+        sha256: what it should be, in hexadecimal, or the first digits of that.
         source: where the file comes from, for the error.
 
     Raises:
@@ -108,7 +112,7 @@ def verify(file: Path, sha256: str, source: str) -> None:
         while block := stream.read(1 << 20):
             digest.update(block)
     found = digest.hexdigest()
-    if found != sha256:
+    if not found.startswith(sha256):
         raise CheckpointError(
             f"{source} has the sha256 {found}, its publisher says {sha256}: it is damaged or was replaced; fetch it again."
         )

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from cclight.errors import one_line
 from cclight.paths.discrete import DiscretePath
 from cclight.paths.gaussian import GaussianPath
 from cclight.paths.parameterization import Epsilon, Linear, Parameterization, Sample
 from cclight.priors.base import Prior
-from cclight.priors.download import CheckpointError
+from cclight.priors.checkpoints import CheckpointError, fill, load_state
 
 
 class AngularVelocity(Parameterization):
@@ -32,6 +37,8 @@ PREDICTIONS: dict[str, type[Parameterization]] = {"epsilon": Epsilon, "v_predict
 class DiffusersPrior(Prior):
     """The UNet2DModel of a diffusers pipeline, on the path that its scheduler's noise rates describe.
 
+    Only settings and weights are read: no Python file of the pipeline runs.
+
     Args:
         repo: a repository on the Hugging Face hub (google/ddpm-celebahq-256) or a folder made by `save_pretrained`.
 
@@ -51,61 +58,115 @@ class DiffusersPrior(Prior):
     path: DiscretePath
 
     def __init__(self, repo: str) -> None:
-        pipeline = _pipeline(repo)
-        network, scheduler = _parts(pipeline, repo)
+        network, scheduler = _parts(repo)
         betas = tuple(scheduler.betas.double().tolist())
         super().__init__(DiscretePath(betas), PREDICTIONS[scheduler.config.prediction_type]())
-        side = network.config.sample_size
-        height, width = (side, side) if isinstance(side, int) else side
         self.channels = network.config.in_channels
-        self.image_shape = (self.channels, height, width)
-        self.network = network.float().requires_grad_(False).eval()
+        side = network.config.sample_size
+        if side is None:  # made for any size that its levels can halve
+            self.stride = 2 ** (len(network.config.block_out_channels) - 1)
+        else:
+            height, width = (side, side) if isinstance(side, int) else side
+            self.image_shape = (self.channels, height, width)
+        self.network = network
 
     def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
         # A learned variance lies behind the image's channels.
         return self.network(x_t, self.path.index(t)).sample[:, : self.channels]
 
 
-def _pipeline(repo: str) -> Any:
-    try:
-        from diffusers import DiffusionPipeline
-    except ImportError as error:
-        raise ImportError("DiffusersPrior needs the package diffusers: pip install 'cclight[diffusers]'.") from error
-    try:
-        return DiffusionPipeline.from_pretrained(repo, low_cpu_mem_usage=False)
-    except Exception as error:  # the hub, the file system and every component raise classes of their own
-        reason = str(error).strip().split("\n", 1)[0]
-        raise CheckpointError(
-            f"{repo} is no diffusers pipeline that can be loaded ({reason}): "
-            f"give owner/repository of the hub, or a folder with model_index.json."
-        ) from error
+def _parts(repo: str) -> tuple[Any, Any]:
+    """The pipeline's network, with its weights and frozen, and its scheduler.
 
-
-def _parts(pipeline: Any, repo: str) -> tuple[Any, Any]:
-    """The pipeline's network and scheduler.
+    Both are classes of diffusers itself, made from the settings in JSON files: diffusers' own loading of a whole pipeline runs,
+    in some versions, Python files that lie beside them.
 
     Raises:
+        ImportError: where diffusers is not installed.
         CheckpointError: where there is more to the pipeline, or they are not of the kinds that we can run.
     """
-    from diffusers import UNet2DModel
-
-    parts = dict(pipeline.components)
-    network: Any = parts.pop("unet", None)
-    scheduler: Any = parts.pop("scheduler", None)
-    others = [name for name, part in parts.items() if part is not None]
-    refusal = None
-    if not isinstance(network, UNet2DModel):
-        refusal = f"its network is a {type(network).__name__}, not a UNet2DModel"
-    elif others:
-        refusal = f"it also needs {', '.join(others)}"
-    elif getattr(network, "class_embedding", None) is not None:
-        refusal = "its network is class-conditional"
-    elif getattr(scheduler, "betas", None) is None:
-        refusal = f"its scheduler {type(scheduler).__name__} has no table of noise rates"
-    elif scheduler.config.prediction_type not in PREDICTIONS:
-        refusal = f"it predicts {scheduler.config.prediction_type!r}"
-    if refusal is not None:
-        raise CheckpointError(
-            f"{repo} cannot be used: {refusal}. Choose an unconditional pixel-space pipeline (DDPMPipeline, DDIMPipeline)."
-        )
+    try:
+        import diffusers
+    except ImportError as error:
+        raise ImportError("DiffusersPrior needs the package diffusers: pip install 'cclight[diffusers]'.") from error
+    index = _settings(_file(repo, "model_index.json"))
+    kinds = {name: tuple(kind) for name, kind in index.items() if name[:1] != "_" and isinstance(kind, list) and any(kind)}
+    network_kind, scheduler_kind = (kinds.pop(name, (None, None)) for name in ("unet", "scheduler"))
+    if network_kind != ("diffusers", "UNet2DModel"):
+        raise _refusal(repo, f"its network is {_said(network_kind)}, not a UNet2DModel of diffusers")
+    if kinds:
+        raise _refusal(repo, f"it also needs {', '.join(kinds)}")
+    scheduler_class = getattr(diffusers, str(scheduler_kind[-1]), None) if scheduler_kind[0] == "diffusers" else None
+    if not (isinstance(scheduler_class, type) and issubclass(scheduler_class, diffusers.SchedulerMixin)):
+        raise _refusal(repo, f"its scheduler is {_said(scheduler_kind)}, not one of diffusers")
+    # Old repositories keep everything in one folder.
+    network_file = _file(repo, "unet/config.json", "config.json")
+    scheduler_file = _file(repo, "scheduler/scheduler_config.json", "scheduler_config.json")
+    names = [f"{place}diffusion_pytorch_model.{suffix}" for suffix in ("safetensors", "bin") for place in ("unet/", "")]
+    weights = _file(repo, *names)
+    try:
+        scheduler = scheduler_class.from_config(_settings(scheduler_file))
+        with torch.device("meta"):
+            network = diffusers.UNet2DModel.from_config(_settings(network_file))
+    except Exception as error:  # whatever a wrong setting leads to
+        raise _refusal(repo, f"its settings make no network and scheduler ({one_line(error)})") from error
+    if getattr(network, "class_embedding", None) is not None:
+        raise _refusal(repo, "its network is class-conditional")
+    if getattr(scheduler, "betas", None) is None:
+        raise _refusal(repo, f"its scheduler {scheduler_kind[-1]} has no table of noise rates")
+    if scheduler.config.prediction_type not in PREDICTIONS:
+        raise _refusal(repo, f"it predicts {scheduler.config.prediction_type!r}")
+    state = {_ATTENTION.sub(lambda match: _TODAY[match[0]], key): value for key, value in load_state(weights).items()}
+    fill(network, state, weights)
     return network, scheduler
+
+
+# How old files name the parts of an attention block, and how it calls them today.
+_TODAY = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+_ATTENTION = re.compile(r"(?<=\.)(query|key|value|proj_attn)(?=\.(weight|bias)$)")
+
+
+def _file(repo: str, *names: str) -> Path:
+    """The first of some files that a folder or a repository of the hub has.
+
+    Raises:
+        CheckpointError: where it has none of them or cannot be reached.
+    """
+    remedy = "give owner/repository of the hub, or a folder with model_index.json"
+    if Path(repo).is_dir():
+        for name in names:
+            if (Path(repo) / name).is_file():
+                return Path(repo) / name
+        raise CheckpointError(f"{repo} is no diffusers pipeline that can be loaded (it has no {names[0]}): {remedy}.")
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
+
+    reason: Exception = FileNotFoundError(names[0])
+    for name in names:
+        try:
+            return Path(hf_hub_download(repo, name))
+        except (OSError, HfHubHTTPError, HFValidationError) as error:  # noqa: PERF203 - a download costs more
+            reason = error
+            if not isinstance(error, EntryNotFoundError):
+                break
+    raise CheckpointError(f"{repo} is no diffusers pipeline that can be loaded ({one_line(reason)}): {remedy}.") from reason
+
+
+def _settings(file: Path) -> dict[str, Any]:
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{file} holds no JSON ({one_line(error)}): fetch the pipeline again.") from error
+    if not isinstance(settings, dict):
+        raise CheckpointError(f"{file} holds a {type(settings).__name__}, not settings: fetch the pipeline again.")
+    return settings
+
+
+def _said(kind: tuple[Any, ...]) -> str:
+    return " of ".join(str(part) for part in reversed(kind) if part) or "missing"
+
+
+def _refusal(repo: str, reason: str) -> CheckpointError:
+    return CheckpointError(
+        f"{repo} cannot be used: {reason}. Choose an unconditional pixel-space pipeline (DDPMPipeline, DDIMPipeline)."
+    )

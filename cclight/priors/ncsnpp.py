@@ -32,17 +32,18 @@ def averaged_weights(container: Mapping[str, Any], network: nn.Module, source: P
 
     Args:
         container: {optimizer, model, ema, step}: `model` is a state_dict under the prefix `module.`; ema["shadow_params"]
-            lists the averages of the trained parameters in their order, without names. A plain state_dict returns as it is.
+            lists the averages of the trained parameters in their order, without names. Anything else returns as it is.
         network: the network, not yet frozen: it knows the order and which parameters are trained.
         source: the file it comes from, for the error.
 
     Raises:
         CheckpointError: where the number of averages is not the number of trained parameters.
     """
-    if "model" not in container:
+    model, ema = container.get("model"), container.get("ema")
+    if not (isinstance(model, Mapping) and isinstance(ema, Mapping) and isinstance(ema.get("shadow_params"), list)):
         return container
-    weights = {key.removeprefix("module."): value for key, value in container["model"].items()}
-    averages = container["ema"]["shadow_params"]
+    weights = {key.removeprefix("module."): value for key, value in model.items()}
+    averages = ema["shadow_params"]
     trained = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
     if len(averages) != len(trained):
         raise CheckpointError(
@@ -57,7 +58,7 @@ class RectifiedFlow(Prior):
 
     Args:
         checkpoint: a name that `cclight models` lists (celeba_hq, afhq_cat, lsun_bedroom, lsun_church), a file in the published
-            container {optimizer, model, ema, step} or a plain state_dict, or hf://owner/repository/file.
+            container {optimizer, model, ema, step} or a state_dict (see `checkpoints.unwrap`), or hf://owner/repository/file.
         architecture: what fixes the layers; None takes that of the named checkpoint, or celeba_hq's for any other file:
             say {centered: false} for a flow of images in [0, 1].
         activation_checkpointing: recompute activations in the backward pass: less memory, about a third more time.

@@ -18,16 +18,22 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cclight.errors import RunError
 from cclight.paths.gaussian import GaussianPath, VPPath
 from cclight.paths.parameterization import Epsilon, Parameterization
 from cclight.priors.base import Prior, per_image
+from cclight.priors.checkpoints import CheckpointError, assign, check_finite
+from cclight.runs.files import write_whole
 
 SIGMA_DATA = 0.5  # standard deviation of photographs in [-1, 1]
 RATIO_MIN, RATIO_MAX = 2e-3, 150.0  # the noise levels ρ that training covers
@@ -67,7 +73,7 @@ class SmallUNet(nn.Module):
         self.widths, self.depths = widths, depths
         self.stride = 2 ** len(widths)
         self.frequencies: Tensor
-        self.register_buffer("frequencies", torch.linspace(0.25, 4.0, 16), persistent=False)
+        self.register_buffer("frequencies", torch.linspace(0.25, 4.0, 16, device="cpu"), persistent=False)
         self.embed = nn.Sequential(nn.Linear(33, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU())
         self.stem = nn.Conv2d(4 * image_channels, widths[0], 3, padding=1)
         self.head = nn.Conv2d(widths[0], 4 * image_channels, 3, padding=1)
@@ -125,14 +131,20 @@ def save(network: SmallUNet, path: Path, note: str = "") -> None:
         network: the network.
         path: the file to write, `*.safetensors`.
         note: a line for the file's metadata, such as how long it was trained.
-    """
-    from safetensors.torch import save_file
 
+    Raises:
+        CheckpointError: for weights that are not finite in float16.
+        RunError: where the file cannot be written; nothing partial stays behind.
+    """
+    state = {key: value.detach().half().cpu().contiguous() for key, value in network.state_dict().items()}
+    check_finite(state, path)
     metadata = {"format": FORMAT, "widths": str(network.widths)[1:-1], "depths": str(network.depths)[1:-1], "note": note}
-    temporary = path.with_name(path.name + ".part")
-    save_file({k: v.detach().half().cpu().contiguous() for k, v in network.state_dict().items()}, temporary, metadata)
-    temporary.chmod(0o644)  # safetensors makes files that only their owner can read
-    temporary.replace(path)
+    try:
+        write_whole(path, safetensors.torch.save(state, metadata))
+    except RunError as error:
+        raise RunError(
+            f"Could not write {path} ({getattr(error.__cause__, 'strerror', error)}): give another place."
+        ) from error
 
 
 def load(weights: str | None = None) -> SmallUNet:
@@ -140,26 +152,47 @@ def load(weights: str | None = None) -> SmallUNet:
 
     Raises:
         FileNotFoundError: when the file does not exist.
-        ValueError: when the file is no export of a SmallPrior.
+        ValueError: when the file is no export of a SmallPrior, or its weights are not finite.
     """
-    from safetensors import SafetensorError, safe_open
-
-    path = Path(weights) if weights else Path(str(resources.files("cclight") / "assets" / "small.safetensors"))
+    path = Path(weights).expanduser() if weights else Path(str(resources.files("cclight") / "assets" / "small.safetensors"))
     if not path.is_file():
         raise FileNotFoundError(f"No weights at {path}: give a file that `cclight export` wrote, or leave `weights` out.")
     try:
-        with safe_open(path, "pt") as file:
+        with safetensors.safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            state = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 (no mapping)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is no readable safetensors file ({error}): make it with `cclight export`.") from error
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+    except safetensors.SafetensorError as error:
+        trained = ", and `cclight export` makes one of a training's checkpoint" if path.suffix == ".ckpt" else ""
+        raise ValueError(f"{path} is no readable safetensors file ({error}): give one of `cclight export`{trained}.") from error
     if metadata.get("format") != FORMAT:
         raise ValueError(
             f"{path} is no export of a SmallPrior (format {metadata.get('format')!r}): make it with `cclight export`."
         )
-    widths, depths = (tuple(int(n) for n in metadata[key].split(",") if n.strip()) for key in ("widths", "depths"))
-    network = SmallUNet(widths, depths)
-    network.load_state_dict(state)
+    try:
+        widths, depths = (tuple(int(n) for n in metadata[key].split(",") if n.strip()) for key in ("widths", "depths"))
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{path} does not say which network it holds ({error}): make it with `cclight export`.") from error
+    return network_of(widths, depths, state, path)
+
+
+def network_of(widths: tuple[int, ...], depths: tuple[int, ...], state: Mapping[str, Any], source: Path) -> SmallUNet:
+    """A network with given weights, in float32 and trainable.
+
+    Args:
+        widths: as `SmallUNet` takes them.
+        depths: as `SmallUNet` takes them.
+        state: its state_dict.
+        source: the file that they come from, for the error.
+
+    Raises:
+        CheckpointError: where they do not fit each other or are not finite.
+    """
+    # Each block has weights of its own: a file that claims more blocks than that is not to be tried.
+    if not 0 < len(widths) == len(depths) or min(widths) < 1 or min(depths) < 0 or sum(depths) > len(state):
+        raise CheckpointError(f"{source} describes no network (widths {widths}, depths {depths}): take another checkpoint.")
+    with torch.device("meta"):
+        network = SmallUNet(widths, depths)
+    assign(network, state, source)
     return network
 
 
@@ -173,7 +206,7 @@ class SmallPrior(Prior):
 
     Raises:
         FileNotFoundError: when the weights file does not exist.
-        ValueError: when the file is no export of a SmallPrior.
+        ValueError: when the file is no export of a SmallPrior, or its weights are not finite.
     """
 
     def __init__(

@@ -15,10 +15,12 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from cclight.operators.base import Operator
+from cclight.operators.base import LinearOperator, Operator
 from cclight.paths.gaussian import GaussianPath
 from cclight.paths.parameterization import Parameterization
 from cclight.priors.base import Prior
+
+IMAGE_STD = 0.5  # σ_x, the standard deviation of images in [-1, 1]
 
 
 @dataclass(frozen=True)
@@ -108,10 +110,23 @@ class Problem:
         """α and σ of the prior's path at a time, as plain numbers (computed in float64)."""
         return _alpha_sigma(self.prior.path, t)
 
+    def guess(self, pinv_y: Tensor) -> Tensor:
+        """The image that sampling begins from, (B, C, H, W): H⁺y, damped where the measurement is noisy (MATH section 4).
+
+        H⁺ divides the noise by singular values down to 3e-2, V diag(s/(s² + σ_y²/σ_x²)) Uᵀ does not; the operator may know
+        better still what the measurement says nothing of.
+
+        Args:
+            pinv_y: H⁺y, (B, C, H, W).
+        """
+        if self.noise_std > 0 and isinstance(self.operator, LinearOperator):
+            pinv_y = self.operator.damped_inverse(self.y, (self.noise_std / IMAGE_STD) ** 2)
+        return self.operator.first_guess(pinv_y)
+
     def start(self, t: float, pinv_y: Tensor) -> Tensor:
-        """The state α(t) · (H⁺y, or what the operator makes of it for a first guess) + σ(t) · noise."""
+        """The state α(t) · guess + σ(t) · noise, (B, C, H, W)."""
         alpha, sigma = self.alpha_sigma(t)
-        return alpha * self.operator.first_guess(pinv_y) + sigma * self.noise
+        return alpha * self.guess(pinv_y) + sigma * self.noise
 
     def randn(self) -> Tensor:
         """Fresh standard normal noise, (B, C, H, W), each image from its own generator."""

@@ -72,7 +72,7 @@ class PnPFlow(Sampler):
         operator = problem.operator
         assert isinstance(operator, LinearOperator)  # by `requires`
         norm2 = _squared_norm(operator, problem.noise)
-        x = operator.pinv(problem.y)
+        x = problem.guess(operator.pinv(problem.y))
         for t in timesteps(problem.prior.path, self.steps, 0.0, 1.0, self.timesteps).tolist()[:-1]:
             alpha, sigma = problem.alpha_sigma(t)
             step = self.lr * (sigma / (alpha + sigma)) ** self.exponent

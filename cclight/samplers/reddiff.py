@@ -5,8 +5,9 @@ The posterior is approximated by a point μ, found by Adam on
     ½ mean(‖y - H μ‖²) + λ (σ_t/α_t) · mean( sg[ε̂(α_t μ + σ_t ε, t) - ε] · μ ),     ε ~ N(0, I) anew in every step,
 
 sg[·] without gradient, t running from noise to data, one Adam step at each t. The means are over an image's numbers, so that
-λ does not depend on its size. It starts from H⁺y. Times are the midpoints of the grid's steps, since σ_t/α_t is infinite at the
-noise end of the OT path. σ_y does not enter: how closely the restoration follows a noisy measurement is up to λ.
+λ does not depend on its size. It starts from H⁺y, damped where y is noisy. Times are the midpoints of the grid's steps, since
+σ_t/α_t is infinite at the noise end of the OT path. σ_y does not enter further: how closely the restoration follows a noisy
+measurement is up to λ.
 
 Reference:
     Mardani, Song, Kautz, Vahdat, A Variational Perspective on Solving Inverse Problems with Diffusion Models, ICLR 2024
@@ -63,7 +64,7 @@ class REDDiff(Sampler):
 
     def iterate(self, problem: Problem) -> Iterator[Tensor]:
         grid = timesteps(problem.prior.path, self.steps, 0.0, 1.0, self.timesteps).tolist()
-        mu = problem.operator.pinv(problem.y)
+        mu = problem.guess(problem.operator.pinv(problem.y))
         # Adam written out: torch's reads its step count off a tensor and needs the image to stay in place.
         mean, square = torch.zeros_like(mu), torch.zeros_like(mu)
         for n, (before, after) in enumerate(pairwise(grid), start=1):

@@ -168,15 +168,26 @@ class TestDistances:
         np.savez(tmp_path / "a.npz", mu=np.zeros(6))
         (tmp_path / "b.npz").write_bytes(b"no archive")
         np.savez(tmp_path / "c.npz", mu=np.array([{}], dtype=object), sigma=np.zeros((6, 6)))
-        for name in "abc":
+        np.savez(tmp_path / "d.npz", mu=np.full(6, np.nan), sigma=np.zeros((6, 6)))
+        np.savez(tmp_path / "e.npz", mu=np.zeros(6), sigma=np.zeros((6, 5)))
+        (tmp_path / "f.npz").touch()
+        (tmp_path / "g.npz").write_bytes((tmp_path / "e.npz").read_bytes()[:-30])
+        with open(tmp_path / "h.npz", "wb") as file:
+            np.save(file, np.zeros(6))
+        for name in "abcdefgh":
             with pytest.raises(ValueError, match=r"holds no statistics .*give an \.npz file with mu and sigma"):
                 read_statistics(tmp_path / f"{name}.npz")
             with pytest.raises(ValueError, match="holds no statistics"):
                 FeatureDistances(reference=str(tmp_path / f"{name}.npz"))
         np.savez(tmp_path / "d.npz", mu=np.zeros(5), sigma=np.zeros((5, 5)))
-        one, _ = pictures(tmp_path / "a", 3)
-        fid, _ = distances(reference=str(tmp_path / "d.npz")).compute(one, [])
-        assert "the reference has 5 features, the network 6" in fid.unavailable
+        with pytest.raises(ValueError, match=r"d\.npz has 5 features, the network 6: make it with the same network"):
+            distances(reference=str(tmp_path / "d.npz"))
+
+    def test_a_reference_folder_without_pictures_is_refused_at_once(self, tmp_path):
+        (tmp_path / "b").mkdir()
+        (tmp_path / "b" / "notes.txt").write_text("no picture")
+        with pytest.raises(ValueError, match="b holds fewer than 2 pictures"):
+            distances(reference=str(tmp_path / "b"))
 
     def test_what_is_missing_is_said(self, tmp_path):
         one, _ = pictures(tmp_path / "a", 3)
@@ -206,26 +217,54 @@ class Dangerous:
         return open, (self.path, "w")
 
 
+NAME = "weights-inception-2015-12-05-6726825d.pth"
+
+
 class TestInceptionWeights:
-    def test_a_file_with_code_is_refused_and_not_run(self, tmp_path):
-        (tmp_path / "weights.pth").write_bytes(pickle.dumps({"fc.bias": Dangerous(str(tmp_path / "made"))}))
-        with pytest.raises(Unavailable, match="could not be loaded"):
-            Inception(str(tmp_path / "weights.pth")).load()
+    @pytest.fixture
+    def cached(self, tmp_path, monkeypatch):
+        """The weights' place in the cache."""
+        (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+        return tmp_path / "hub" / "checkpoints" / NAME
+
+    @pytest.mark.parametrize("given", [True, False])
+    def test_a_file_with_code_is_refused_and_not_run(self, tmp_path, cached, given):
+        path = tmp_path / "weights.pth" if given else cached
+        path.write_bytes(pickle.dumps({"fc.bias": Dangerous(str(tmp_path / "made"))}, protocol=2))
+        with pytest.raises(ValueError if given else Unavailable, match="was refused, nothing of it executed"):
+            Inception(str(path) if given else None).load()
         assert not (tmp_path / "made").exists()
 
-    @pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 half"])
-    def test_missing_or_broken_weights_make_both_unavailable_with_the_remedy(self, tmp_path, content):
+    @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 half", "list", "other"])
+    def test_weights_that_are_none_are_refused_before_any_work(self, tmp_path, content):
         path = tmp_path / "weights.pth"
-        if content is not None:
+        if isinstance(content, bytes):
             path.write_bytes(content)
+        else:
+            torch.save([torch.zeros(3)] if content == "list" else {"weight": torch.zeros(3)}, path)
+        with pytest.raises(ValueError, match=r"^The Inception weights could not be loaded from .*weights\.pth \(.*leave"):
+            distances(Inception(str(path)))
+
+    def test_a_path_without_a_file_is_refused_before_any_work(self, tmp_path):
+        with pytest.raises(ValueError, match="No such file"):
+            distances(Inception(str(tmp_path / "none.pth")))
+
+    def test_a_broken_download_is_warned_of_and_said_at_the_end(self, tmp_path, cached):
+        cached.write_bytes(b"PK\x03\x04 half")
         one, _ = pictures(tmp_path / "a", 3)
-        for summary in distances(Inception(str(path))).compute(one, one):
-            assert f"could not be loaded from {path}" in summary.unavailable
+        with pytest.warns(UserWarning, match="FID and KID are unavailable: the Inception weights could not be loaded"):
+            measured = distances(Inception())
+        for summary in measured.compute(one, one):
+            assert f"could not be loaded from {cached}" in summary.unavailable
             assert "save https://github.com/toshas/torch-fidelity" in summary.unavailable
 
-    def test_weights_of_another_network_are_refused(self, tmp_path):
-        torch.save({"weight": torch.zeros(3)}, tmp_path / "weights.pth")
-        with pytest.raises(Unavailable, match="could not be loaded"):
+    @pytest.mark.slow
+    def test_weights_full_of_nan_are_refused(self, tmp_path):
+        save_random_inception(tmp_path / "weights.pth")
+        state = torch.load(tmp_path / "weights.pth", weights_only=True)
+        torch.save(state | {"fc.bias": state["fc.bias"] * torch.nan}, tmp_path / "weights.pth")
+        with pytest.raises(ValueError, match=r"not finite in 1 of \d+ weights \(fc\.bias\)"):
             Inception(str(tmp_path / "weights.pth")).load()
 
 

@@ -108,6 +108,17 @@ def test_p_is_the_orthogonal_projector_of_the_pseudoinverse(name, height, width,
     assert abs(both[0] - both[1]) <= tolerance[dtype] * float(y.norm() * other.norm())
 
 
+@pytest.mark.parametrize("name", LINEAR)
+@pytest.mark.parametrize("damping", [1e-3, 0.16])
+def test_the_damped_inverse_is_that_of_the_dense_matrix(name, damping):
+    operator = LINEAR[name]
+    eye = torch.eye(192, dtype=torch.float64).view(192, 3, 8, 8)
+    h = operator(eye).flatten(1).T
+    y = draw((2, *operator(eye[:1]).shape[1:]), torch.float64, 0)
+    expected = torch.linalg.solve(h.T @ h + damping * torch.eye(192, dtype=torch.float64), h.T @ y.flatten(1).T).T
+    assert_near(operator.damped_inverse(y, damping).flatten(1), expected, torch.float64)
+
+
 @pytest.mark.parametrize("name", SPECTRAL)
 @settings(max_examples=8, deadline=None)
 @cases

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import threading
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -252,6 +253,23 @@ def damaged(kind, tmp_path):
         torch.save(nn.Linear(2, 2), file)
     elif kind == "list":
         torch.save([torch.zeros(2)], file)
+    elif kind == "bomb":
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("archive/data.pkl", "w") as part:
+            for _ in range(64):
+                part.write(bytes(1 << 20))
+    elif kind == "compressed":
+        torch.save(tensors, file)
+        with zipfile.ZipFile(file) as stored:
+            parts = {name: stored.read(name) for name in stored.namelist()}
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in parts.items():
+                archive.writestr(name, content)
+    elif kind == "folder":
+        file.mkdir()
+    elif kind == "pointer":
+        file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n")
+    elif kind == "marked_page":
+        file.write_bytes(b"\xef\xbb\xbf\n<html><body>Not found</body></html>")
     elif kind == "page":
         file.write_text("<!DOCTYPE html><html><body>Quota exceeded</body></html>")
     elif kind == "text":
@@ -279,6 +297,11 @@ def damaged(kind, tmp_path):
         ("pickle", "holds Python objects"),
         ("module", "holds Python objects"),
         ("list", r"holds a list, not a state_dict: save the model's state_dict\(\)"),
+        ("bomb", r"is a zip file that unpacks to \d+ bytes, which no checkpoint does"),
+        ("compressed", "is a zip file that unpacks to"),
+        ("folder", "is a folder, not a checkpoint"),
+        ("pointer", "is a pointer to a checkpoint, not the checkpoint: fetch it with `git lfs pull`"),
+        ("marked_page", "is a web page"),
         ("page", "is a web page, not a checkpoint: delete it and fetch the file that the page links to"),
         ("text", "is truncated or no checkpoint: delete it and fetch it again"),
         ("empty", r"\(0 bytes\) is truncated"),
@@ -328,7 +351,46 @@ def test_keys_that_do_not_fit_are_refused_with_the_first_few():
     message = str(error.value)
     assert message.startswith("here.pt does not fit Sequential: 6 keys missing (1.weight, 1.bias, 2.weight, ...); ")
     assert "2 keys unexpected (head, step); 1 keys of another shape (0.weight: (2, 4) for (2, 3)). " in message
-    assert message.endswith("or take the checkpoint that belongs to the prior.")
+    assert message.endswith("or take the checkpoint that belongs here.")
+
+
+def test_weights_that_are_not_finite_are_refused():
+    network = nn.Linear(3, 2)
+    with pytest.raises(CheckpointError, match=r"here\.pt holds values that are not finite in 1 of 2 weights \(bias\)"):
+        fill(network, {"weight": torch.ones(2, 3), "bias": torch.tensor([1.0, torch.inf])}, "here.pt")
+
+
+STATE = {"weight": torch.ones(2, 3), "bias": torch.zeros(2)}
+OTHER = {"weight": torch.zeros(2, 3), "bias": torch.zeros(2)}
+
+
+def under(prefix, state=STATE):
+    return {prefix + key: value for key, value in state.items()}
+
+
+@pytest.mark.parametrize(
+    ("wrapped", "said"),
+    [
+        (under("module."), "the prefix module. were"),
+        ({"state_dict": STATE, "epoch": 3}, "its entry state_dict were"),
+        ({"model": under("module."), "optimizer": {"state": {}}}, "its entry model and the prefix module. were"),
+        ({"model": OTHER, "ema": STATE, "step": 1}, "its entry ema were taken, one of 2 sets"),
+        ({"state_dict": {**under("model.", OTHER), **under("model_ema."), "loss.weight": torch.ones(1)}}, "one of 2 sets"),
+        (under("_orig_mod."), "the prefix _orig_mod. were"),
+        ({"state": {"net": {"params": STATE}}}, "its entry state.net.params were"),
+    ],
+)
+def test_the_usual_wrappings_are_taken_off_and_it_is_said(wrapped, said):
+    with torch.device("meta"):
+        network = nn.Linear(3, 2)
+    with pytest.warns(UserWarning, match=said):
+        fill(network, wrapped, "here.pt")
+    assert network.weight.sum() == 6
+
+
+def test_wrapped_weights_of_another_network_get_the_remedy():
+    with pytest.raises(CheckpointError, match=r"does not fit Linear: 2 keys missing .* 2 keys unexpected \(model, step\)"):
+        fill(nn.Linear(3, 2), {"model": {"conv.weight": torch.zeros(1)}, "step": 2}, "here.pt")
 
 
 # What is known

@@ -1,5 +1,8 @@
 """cclight/priors/hf_diffusers.py: against diffusers' own schedulers, on small random pipelines saved here."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -138,6 +141,126 @@ def test_a_pipeline_that_cannot_be_run_is_refused(save, tmp_path):
         DiffusersPrior(save(num_class_embeds=10))
     with pytest.raises(CheckpointError, match="ScoreSdeVeScheduler has no table of noise rates"):
         DiffusersPrior(save(diffusers.ScoreSdeVeScheduler()))
+
+
+def test_a_network_of_no_given_size_takes_any_that_its_levels_halve(save):
+    prior = DiffusersPrior(save(sample_size=None))
+    assert (prior.image_shape, prior.stride) == (None, 2)
+    prior.check_images((3, 14, 22))
+    assert prior(torch.zeros(1, 3, 14, 22), torch.tensor([0.5])).shape == (1, 3, 14, 22)
+    with pytest.raises(ValueError, match="divisible by 2, got 15×22"):
+        prior.check_images((3, 15, 22))
+
+
+def edit(file, **changes):
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+CODE = """
+from pathlib import Path
+Path({witness!r}).touch()
+from diffusers import DDPMPipeline as Mine, UNet2DModel, DDPMScheduler
+class Mine(Mine): pass
+class MyUNet(UNet2DModel): pass
+class MyScheduler(DDPMScheduler): pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("planted", "entry", "refusal"),
+    [
+        ("pipeline.py", {"_class_name": ["pipeline", "Mine"]}, None),
+        ("unet/mine.py", {"unet": ["mine", "MyUNet"]}, "its network is MyUNet of mine, not a UNet2DModel of diffusers"),
+        ("scheduler/mine.py", {"scheduler": ["mine", "MyScheduler"]}, "its scheduler is MyScheduler of mine, not one of diff"),
+    ],
+)
+def test_python_files_of_a_pipeline_do_not_run(save, tmp_path, planted, entry, refusal):
+    folder, witness = Path(save()), tmp_path / "executed"
+    (folder / planted).write_text(CODE.format(witness=str(witness)))
+    edit(folder / "model_index.json", **entry)
+    edit(folder / "unet" / "config.json", auto_map={"AutoModel": "mine.MyUNet"})
+    if refusal is None:
+        DiffusersPrior(str(folder))
+    else:
+        with pytest.raises(CheckpointError, match=refusal):
+            DiffusersPrior(str(folder))
+    assert not witness.exists()
+
+
+class Malice:
+    def __init__(self, witness):
+        self.witness = witness
+
+    def __reduce__(self):
+        return Path.touch, (self.witness,)
+
+
+def test_a_bin_file_is_read_and_never_run(save, tmp_path):
+    folder, witness = Path(save()), tmp_path / "executed"
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    before = DiffusersPrior(str(folder))
+    weights.unlink()
+    torch.save(before.network.state_dict(), weights.with_suffix(".bin"))
+    x, t = images(), torch.tensor([0.3, 0.6])
+    assert torch.equal(DiffusersPrior(str(folder))(x, t), before(x, t))
+    torch.save(before.network.state_dict() | {"extra": Malice(witness)}, weights.with_suffix(".bin"))
+    with pytest.raises(CheckpointError, match="holds Python objects"):
+        DiffusersPrior(str(folder))
+    assert not witness.exists()
+
+
+def test_an_old_repository_keeps_all_in_one_folder_under_old_names(save, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder, old = Path(save()), tmp_path / "old"
+    old.mkdir()
+    state = load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")
+    names = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."}
+    renamed = {}
+    for key, value in state.items():
+        for new, former in names.items():
+            key = key.replace(new, former)
+        renamed[key] = value
+    assert renamed.keys() != state.keys()
+    save_file(renamed, old / "diffusion_pytorch_model.safetensors")
+    for file in ("model_index.json", "unet/config.json", "scheduler/scheduler_config.json"):
+        (old / Path(file).name).write_bytes((folder / file).read_bytes())
+    x, t = images(), torch.tensor([0.3, 0.6])
+    assert torch.equal(DiffusersPrior(str(old))(x, t), DiffusersPrior(str(folder))(x, t))
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "complaint"),
+    [
+        ("model_index.json", "no json", "holds no JSON"),
+        ("model_index.json", "[]", "holds a list, not settings"),
+        ("model_index.json", "{}", "its network is missing"),
+        ("unet/config.json", '{"block_out_channels": "wide"}', "its settings make no network"),
+        ("scheduler/scheduler_config.json", '{"num_train_timesteps": "many"}', "its settings make no network and scheduler"),
+        ("unet/diffusion_pytorch_model.safetensors", "half", "is truncated or no checkpoint"),
+    ],
+)
+def test_damaged_pipelines_get_one_line(save, file, content, complaint):
+    folder = Path(save())
+    (folder / file).write_text(content)
+    with pytest.raises(CheckpointError, match=complaint) as error:
+        DiffusersPrior(str(folder))
+    assert "\n" not in str(error.value)
+
+
+def test_missing_weights_are_not_made_up(save):
+    """diffusers itself fills what a file lacks with random numbers."""
+    from safetensors.torch import load_file, save_file
+
+    file = Path(save()) / "unet" / "diffusion_pytorch_model.safetensors"
+    state = load_file(file)
+    del state["conv_in.weight"]
+    save_file(state, file)
+    with pytest.raises(CheckpointError, match=r"does not fit UNet2DModel: 1 keys missing \(conv_in\.weight\)"):
+        DiffusersPrior(str(file.parents[1]))
+    file.unlink()
+    with pytest.raises(CheckpointError, match="it has no unet/diffusion_pytorch_model"):
+        DiffusersPrior(str(file.parents[1]))
 
 
 def test_without_diffusers_the_error_says_what_to_install(monkeypatch):

@@ -127,3 +127,59 @@ def test_missing_and_foreign_weights_are_refused(tmp_path):
     save_file({"a": torch.zeros(1)}, foreign)
     with pytest.raises(ValueError, match="is no export of a SmallPrior"):
         SmallPrior(weights=str(foreign))
+
+
+def test_weights_that_are_not_finite_are_neither_written_nor_loaded(tmp_path):
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    network, path = random_network(), tmp_path / "prior.safetensors"
+    save(network, path)
+    with safe_open(path, "pt") as file:
+        metadata, state = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    state["stem.weight"][0, 0] = torch.nan
+    save_file(state, path, metadata)
+    with pytest.raises(ValueError, match=r"not finite in 1 of \d+ weights \(stem\.weight\)"):
+        SmallPrior(weights=str(path))
+    with torch.no_grad():
+        network.stem.weight[0, 0] = 1e5  # finite, and beyond what float16 holds
+    with pytest.raises(ValueError, match=r"not finite in 1 of \d+ weights \(stem\.weight\)"):
+        save(network, tmp_path / "other.safetensors")
+    assert not (tmp_path / "other.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"widths": None}, "does not say which network"),
+        ({"widths": "many"}, "does not say which network"),
+        ({"depths": "1"}, "describes no network"),
+        ({"depths": "1, 100000000"}, "describes no network"),
+        ({"widths": "8, 16"}, r"does not fit SmallUNet: \d+ keys of another shape"),
+        ({"widths": "100000000, 100000000"}, "does not fit SmallUNet"),
+    ],
+)
+def test_metadata_that_lies_is_refused_at_once(tmp_path, changes, complaint):
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    path = tmp_path / "prior.safetensors"
+    save(random_network(), path)
+    with safe_open(path, "pt") as file:
+        metadata, state = file.metadata() | changes, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    save_file(state, path, {key: value for key, value in metadata.items() if value is not None})
+    with pytest.raises(ValueError, match=complaint) as error:
+        load(str(path))
+    assert "\n" not in str(error.value)
+
+
+def test_loading_leaves_the_global_generator_alone():
+    before = torch.get_rng_state()
+    load()
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_training_checkpoint_is_no_export_and_the_remedy_is_named(tmp_path):
+    (tmp_path / "last.ckpt").write_bytes(b"PK")
+    with pytest.raises(ValueError, match="`cclight export` makes one of a training's checkpoint"):
+        SmallPrior(weights=str(tmp_path / "last.ckpt"))

@@ -50,7 +50,8 @@ def linear_ode(path, schedule: Schedule, weight: float, noise_std: float, y: Ten
         pulled = variance * torch.linalg.solve(weights, (y.flatten(1) - x_0 @ matrix.T).T).T @ matrix  # D (H⁺y - P x̂_0)
         return rate * x + (path.alpha_dot(t) - alpha * rate) * x_0 + gamma(schedule, weight, path, t) * pulled @ gain
 
-    start = path.alpha(times[0]) * OPERATOR.pinv(y) + path.sigma(times[0]) * noise
+    damped = torch.linalg.solve(matrix.T @ matrix + 4 * noise_std**2 * eye, matrix.T @ y.flatten(1).T).T.view_as(noise)
+    start = path.alpha(times[0]) * damped + path.sigma(times[0]) * noise
     return odeint(velocity, start.flatten(1), times[[0, -1]], rtol=1e-10, atol=1e-10)[-1].view(-1, *SHAPE)
 
 
