@@ -27,6 +27,7 @@ _ROOMS = {
     "priors.azula": ("AzulaPrior",),
     "priors.deepinv": ("DeepinvPrior",),
     "priors.hf_diffusers": ("DiffusersPrior", "AngularVelocity"),
+    "priors.hf_flow": ("DiffusersFlow",),
     "operators.base": ("Operator", "LinearOperator", "SpectralOperator"),
     "operators.separable": ("BicubicDownsampling", "GaussianBlur", "UniformBlur"),
     "operators.pixelwise": ("AveragePooling", "Colorization", "Denoising"),

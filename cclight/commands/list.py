@@ -25,6 +25,7 @@ _EXTRAS = {
     "AzulaPrior": "cclight[azula]",
     "DeepinvPrior": "cclight[deepinv]",
     "DiffusersPrior": "cclight[diffusers]",
+    "DiffusersFlow": "cclight[diffusers]",
     "DeepinvPhysics": "cclight[deepinv]",
     "CodecCompression": "cclight[codec]",
 }

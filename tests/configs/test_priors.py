@@ -43,7 +43,19 @@ def deepinv(folder):
     return ["--model.prior.init_args.denoiser", json.dumps(denoiser), "--data.image_size", "16"]
 
 
-TINY = {"edm": edm, "pnpflow": pnpflow, "azula": azula, "deepinv": deepinv}
+def diffusers_flow(folder):
+    diffusers = pytest.importorskip("diffusers", reason="needs the extra cclight[diffusers]")
+    layers = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",), "block_out_channels": (8,)}
+    network = diffusers.UNet2DModel(sample_size=16, layers_per_block=1, norm_num_groups=4, **layers)
+    network.save_pretrained(folder / "flow" / "unet")
+    diffusers.FlowMatchEulerDiscreteScheduler().save_pretrained(folder / "flow" / "scheduler")
+    kinds = {"unet": "UNet2DModel", "scheduler": "FlowMatchEulerDiscreteScheduler"}
+    index = {name: ["diffusers", kind] for name, kind in kinds.items()}
+    (folder / "flow" / "model_index.json").write_text(json.dumps(index))
+    return ["--model.prior.init_args.repo", str(folder / "flow")]
+
+
+TINY = {"diffusers_flow": diffusers_flow, "edm": edm, "pnpflow": pnpflow, "azula": azula, "deepinv": deepinv}
 
 
 def test_every_configuration_is_tried():
