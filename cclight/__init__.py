@@ -26,6 +26,7 @@ _ROOMS = {
     "priors.pnpflow": ("PnPFlowUNet",),
     "priors.azula": ("AzulaPrior",),
     "priors.deepinv": ("DeepinvPrior",),
+    "priors.guided": ("Guided",),
     "priors.hf_diffusers": ("DiffusersPrior", "AngularVelocity"),
     "priors.hf_flow": ("DiffusersFlow",),
     "operators.base": ("Operator", "LinearOperator", "SpectralOperator"),

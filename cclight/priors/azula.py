@@ -98,7 +98,7 @@ class AzulaPrior(NoiseConditioned):
             # A clipped mean has no gradient where it is clipped.
             denoiser.clip_mean = False
             self.labels = backbone.num_classes or 0
-            self.needs_label = self.labels > 0 and class_label is None
+            self.needs_label = self.labels > 0
             image_size = image_size or backbone.image_size
         elif isinstance(denoiser, jit.JITDenoiser):
             self.labels = self.no_label = denoiser.num_classes
@@ -108,21 +108,14 @@ class AzulaPrior(NoiseConditioned):
         self.channels = getattr(backbone, "in_channels", 3)
         if image_size is not None:
             self.image_shape = (self.channels, image_size, image_size)
-        self.class_label = class_label
-        if class_label is not None:
-            self.check_label(torch.tensor([class_label]))
+        self.default_label(class_label)
         denoiser.schedule = _unit_circle
         self.denoiser = denoiser.float().requires_grad_(False).eval()
         _without_compilation(self.denoiser)
 
     def estimate(self, z: Tensor, rho: Tensor, label: Tensor | None = None) -> Tensor:
-        if label is None and self.class_label is not None:
-            label = torch.full(rho.shape, self.class_label, device=z.device)
-        if label is None and self.needs_label:
-            self.check_label(label)
         options: dict[str, Tensor] = {}
-        if label is not None and self.labels:
-            label = label.to(z.device)
+        if self.labels and (label := self.label_of(label, z)) is not None:
             options["label"] = label if self.no_label is None else torch.where(label < 0, self.no_label, label)
         return self.denoiser(z * per_image(torch.rsqrt(1 + rho**2), z), rho, **options).mean
 

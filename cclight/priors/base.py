@@ -24,7 +24,8 @@ class Prior(nn.Module, ABC):
         stride: every side must be divisible by it.
         labels: how many classes it knows. Where that is not 0, `forward` takes a third argument `label`, (B,) integers in
             0 ... labels - 1, or -1 for an image without one.
-        needs_label: it cannot do without a label.
+        needs_label: it knows no image without a label, -1 is refused.
+        class_label: the label of images that bring none of their own, or None.
         evaluations: network evaluations that one call costs.
         reference: BibTeX of the paper to cite, or an empty string.
     """
@@ -36,6 +37,7 @@ class Prior(nn.Module, ABC):
     stride: int = 1
     labels: int = 0
     needs_label: bool = False
+    class_label: int | None = None
     evaluations: int = 1
     reference: str = ""
 
@@ -73,7 +75,31 @@ class Prior(nn.Module, ABC):
         self.stride = prior.stride
         self.labels = prior.labels
         self.needs_label = prior.needs_label
+        self.class_label = prior.class_label
         self.evaluations = prior.evaluations
+
+    def default_label(self, class_label: int | None) -> None:
+        """Set the label of images that bring none of their own.
+
+        Raises:
+            ValueError: for one that the prior does not know.
+        """
+        if class_label is not None:
+            self.check_label(torch.tensor([class_label]))
+        self.class_label = class_label
+
+    def label_of(self, label: Tensor | None, images: Tensor) -> Tensor | None:
+        """The label of each image, (B,), on the images' device: the given ones, or `class_label`; None where there is neither.
+
+        Raises:
+            ValueError: where there is neither and the prior needs one.
+        """
+        if label is None:
+            if self.class_label is None:
+                self.check_label(None)
+                return None
+            return torch.full((images.shape[0],), self.class_label, device=images.device)
+        return label.to(images.device)
 
     def check_images(self, shape: tuple[int, ...]) -> None:
         """Refuse images that the prior cannot take.
@@ -115,7 +141,7 @@ class Prior(nn.Module, ABC):
         """
         name = type(self).__name__
         if label is None:
-            if self.needs_label:
+            if self.needs_label and self.class_label is None:
                 raise ValueError(
                     f"{name} needs a label per image and got none: set class_label to one of 0 ... {self.labels - 1}, "
                     f"or take a source that has labels."

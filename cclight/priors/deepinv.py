@@ -15,7 +15,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from cclight.paths.gaussian import GaussianPath
@@ -80,17 +79,11 @@ class DeepinvPrior(NoiseConditioned):
             self.image_shape = (channels, image_size, image_size)
         label_map = getattr(network, "map_label", None)
         self.labels = label_map.in_features if isinstance(label_map, nn.Linear) else 0
-        self.class_label = class_label
-        if class_label is not None:
-            self.check_label(torch.tensor([class_label]))
+        self.default_label(class_label)
         self.denoiser = network.requires_grad_(False).eval()
 
     def estimate(self, z: Tensor, rho: Tensor, label: Tensor | None = None) -> Tensor:
-        options: dict[str, Tensor] = {}
-        if self.labels:
-            if label is None and self.class_label is not None:
-                label = torch.full(rho.shape, self.class_label, device=z.device)
-            options["class_labels"] = one_hot(label, self.labels, z)
+        options = {"class_labels": one_hot(self.label_of(label, z), self.labels, z)} if self.labels else {}
         return 2 * self.denoiser((z + 1) / 2, rho / 2, **options) - 1
 
 

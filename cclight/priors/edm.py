@@ -139,16 +139,10 @@ class EDM(NoiseConditioned):
             a = network.architecture
             side, self.channels, self.labels = a.img_resolution, a.img_channels, a.label_dim
         self.image_shape = (self.channels, side, side)
-        self.class_label = class_label
-        if class_label is not None:
-            self.check_label(torch.tensor([class_label]))
+        self.default_label(class_label)
 
     def estimate(self, z: Tensor, rho: Tensor, label: Tensor | None = None) -> Tensor:
-        labels = None
-        if self.labels:
-            if label is None and self.class_label is not None:
-                label = torch.full(rho.shape, self.class_label, device=z.device)
-            labels = one_hot(label, self.labels, z)
+        labels = one_hot(self.label_of(label, z), self.labels, z) if self.labels else None
         return (self.network(self.offset + self.scale * z, self.scale * rho, labels) - self.offset) / self.scale
 
 

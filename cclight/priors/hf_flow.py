@@ -19,7 +19,7 @@ from torch import Tensor
 from cclight.errors import one_line
 from cclight.paths.gaussian import OTPath
 from cclight.paths.parameterization import Epsilon, Parameterization, Sample, Velocity
-from cclight.priors.base import Prior
+from cclight.priors.base import NO_LABEL, Prior
 from cclight.priors.checkpoints import CheckpointError, fill, load_state
 from cclight.priors.hf_diffusers import DiffusersPrior, _file, _said, _settings
 
@@ -73,20 +73,15 @@ class DiffusersFlow(Prior):
         # DiT learns an embedding for no label, behind those of the classes; UNet2DModel has none.
         self.transformer = "patch_size" in settings
         self.labels = (settings["num_embeds_ada_norm"] if self.transformer else settings.get("num_class_embeds")) or 0
-        self.class_label = class_label
-        self.needs_label = self.labels > 0 and not self.transformer and class_label is None
-        if class_label is not None:
-            self.check_label(torch.tensor([class_label]))
+        self.needs_label = self.labels > 0 and not self.transformer
+        self.default_label(class_label)
 
     def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         options: dict[str, Tensor] = {}
         if self.labels:
+            label = self.label_of(label, x_t)
             if label is None:
-                constant = -1 if self.class_label is None else self.class_label
-                if constant < 0 and self.needs_label:
-                    self.check_label(None)
-                label = torch.full(t.shape, constant, device=x_t.device)
-            label = label.to(x_t.device)
+                label = torch.full(t.shape, NO_LABEL, device=x_t.device)
             options["class_labels"] = torch.where(label < 0, self.labels, label) if self.transformer else label
         # A learned variance lies behind the image's channels.
         output = self.network(x_t, self.steps * (1 - t), **options).sample[:, : self.channels]

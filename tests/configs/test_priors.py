@@ -55,7 +55,13 @@ def diffusers_flow(folder):
     return ["--model.prior.init_args.repo", str(folder / "flow")]
 
 
-TINY = {"diffusers_flow": diffusers_flow, "edm": edm, "pnpflow": pnpflow, "azula": azula, "deepinv": deepinv}
+def guided(folder):
+    torch.save(edm_state(label_dim=10), folder / "tiny.pt")
+    within = {"class_path": "EDM", "init_args": {"checkpoint": str(folder / "tiny.pt")}}
+    return ["--model.prior.init_args.prior", json.dumps(within), "--model.prior.init_args.class_label", "3"]
+
+
+TINY = {"guided": guided, "diffusers_flow": diffusers_flow, "edm": edm, "pnpflow": pnpflow, "azula": azula, "deepinv": deepinv}
 
 
 def test_every_configuration_is_tried():
