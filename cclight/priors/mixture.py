@@ -99,7 +99,7 @@ class GaussianMixture(Prior):
             self.labels = int(classes.max()) + 1
             if classes.shape != (components,) or set(classes.tolist()) != set(range(self.labels)):
                 raise ValueError(
-                    f"classes are {components} labels, each of 0, 1, ... up to the greatest at least once, got {classes.tolist()}."
+                    f"classes are {components} labels, each of 0, 1, ... present, got {classes.tolist()}."
                 )
         variances, floor, basis = _decompose(covariances.double())
         self.register_buffer("means", means)
