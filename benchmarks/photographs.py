@@ -11,30 +11,37 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from cclight.cli import main
-from cclight.samplers.base import Problem, Sampler
+from cclight.problem import Problem
+from cclight.samplers.base import Sampler
 
 
+@dataclass(frozen=True)
 class Pseudoinverse(Sampler):
     """H⁺y and nothing else."""
 
-    def iterate(self, problem: Problem) -> Iterator[Tensor]:
+    steps: int = 1
+
+    def step(self, problem: Problem, n: int, state: Tensor) -> Tensor:
         """The pseudoinverse."""
-        yield problem.operator.pinv(problem.y)
+        return problem.pinv_y
 
 
+@dataclass(frozen=True)
 class Bicubic(Sampler):
     """The measurement enlarged by bicubic interpolation."""
 
-    def iterate(self, problem: Problem) -> Iterator[Tensor]:
+    steps: int = 1
+
+    def step(self, problem: Problem, n: int, state: Tensor) -> Tensor:
         """The enlarged measurement."""
-        yield interpolate(problem.y, tuple(problem.noise.shape[-2:]), mode="bicubic")
+        return interpolate(problem.y, tuple(problem.noise.shape[-2:]), mode="bicubic")
 
 
 METHODS = {"cclight": [], "pseudoinverse": ["--model.sampler", "photographs.Pseudoinverse"]}

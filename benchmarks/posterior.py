@@ -202,7 +202,7 @@ def sliced_wasserstein(a: Tensor, b: Tensor, directions: int = 128) -> float:
 def ours(nfe: int) -> dict[str, dict[str, Run]]:
     """Our samplers, each with its settings, within the budget."""
     half = round(nfe * EVALUATION)  # steps without a product
-    churns = {0.0: (0.1, 0.3), 4.0: (0.1, 0.3, 0.5), 16.0: (0.1, 0.3, 0.5)}
+    renewals = {0.0: (0.1, 0.3), 4.0: (0.1, 0.3, 0.5), 16.0: (0.1, 0.3, 0.5)}
     weights = [(w, u) for w in (2.0, 6.0, 15.0, 40.0) for u in (0.1, 0.4)]
     dps: list[Sampler] = [DPS(nfe, z, eta=e) for z in (3.0, 10.0, 30.0, 100.0) for e in (0.0, 1.0)]
     grids: dict[str, list[Sampler]] = {
@@ -218,13 +218,13 @@ def ours(nfe: int) -> dict[str, dict[str, Run]]:
         "ConjugateMoments": [
             ConjugateMoments(nfe, t_start=u, timesteps=grid) for u in (0.05, 0.1, 0.2, 0.4) for grid in ("logsnr", "karras")
         ],
-        "ConjugateTilt": [ConjugateTilt(nfe, t_start=u, churn=c) for c, starts in churns.items() for u in starts],
+        "ConjugateTilt": [ConjugateTilt(nfe, t_start=u, renewal=c) for c, starts in renewals.items() for u in starts],
         "PiGDM": [PiGDM(nfe, w, t_start=u) for w in (0.5, 1.0, 2.0, 4.0) for u in (0.1, 0.4)],
         "OTODE": [OTODE(nfe, w, t_start=u) for w in (0.5, 1.0, 2.0, 4.0) for u in (0.1, 0.4)],
         "DDRM": [
             DDRM(half, e, b, timesteps=grid) for e in (0.5, 0.85) for b in (0.5, 1.0) for grid in ("uniform", "quadratic")
         ],
-        "DiffPIR": [DiffPIR(half, z, q) for z in (1.0, 7.0, 30.0, 100.0) for q in (0.1, 0.5)],
+        "DiffPIR": [DiffPIR(half, z, q**0.5) for z in (1.0, 7.0, 30.0, 100.0) for q in (0.1, 0.5)],
         "REDDiff": [REDDiff(half, z, r) for z in (0.05, 0.25) for r in (0.03, 0.1, 0.3, 1.0)],
         "PnPFlow": [PnPFlow(half // k, k, e, r) for k in (1, 2) for e in (0.5, 1.0) for r in (0.5, 1.0)],
     }
@@ -256,7 +256,9 @@ def _describe(sampler: Sampler) -> str:
         "order",
         "timesteps",
         "churn",
+        "renewal",
         "lam",
+        "prior_weight",
         "lr",
         "exponent",
     )

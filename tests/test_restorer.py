@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 
 from cclight import Batch, BicubicDownsampling, Conjugate, GaussianMixture, Restorer
 from cclight.priors.base import Prior
-from cclight.samplers.base import Problem, Sampler
+from cclight.problem import Problem
+from cclight.samplers.base import Sampler
 
 
 @pytest.fixture
@@ -45,13 +48,16 @@ def test_the_prior_is_frozen(prior):
     assert not any(parameter.requires_grad for parameter in prior.parameters())
 
 
+@dataclass(frozen=True)
 class SpoilsTheSecond(Sampler):
     """A sampler that fails on one image of the batch."""
 
-    def iterate(self, problem: Problem):
-        image = problem.operator.pinv(problem.y)
+    steps: int = 1
+
+    def step(self, problem: Problem, n: int, state: torch.Tensor) -> torch.Tensor:
+        image = problem.pinv_y.clone()
         image[1] = torch.nan
-        yield image
+        return image
 
 
 def test_one_bad_image_is_told_from_the_others(prior):

@@ -79,15 +79,16 @@ def standard_normal(
 ) -> Tensor:
     """Standard normal noise, (B, *shape), image b from generators[b].
 
-    Drawn in float32 on the CPU and only then moved, so that every device and dtype sees the same numbers.
+    Drawn in float32 where the generators are, which is the CPU as a rule, and only then moved: every device and dtype sees the
+    same numbers.
 
     Args:
         shape: of one image's noise, without the batch.
-        generators: one per image, on the CPU.
+        generators: one per image, on one device.
         dtype: of the result.
         device: of the result.
     """
-    draws = [torch.randn(shape, generator=one, dtype=torch.float32) for one in generators]
+    draws = [torch.randn(shape, generator=one, dtype=torch.float32, device=one.device) for one in generators]
     return torch.stack(draws).to(device=device, dtype=dtype)
 
 

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cclight.operators.conjugate_gradients import least_squares
+from cclight.operators.tables import Table
 
 
 class Operator(nn.Module, ABC):
@@ -30,6 +32,13 @@ class Operator(nn.Module, ABC):
     """
 
     reference: str = ""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if not name.startswith("_") and name != "training":  # a setting has changed, and with it what was computed from it
+            for table in vars(self).values():
+                if isinstance(table, Table):
+                    table.clear()
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -141,6 +150,10 @@ class SpectralOperator(LinearOperator):
     H⁺ = V S⁻² Vᵀ Hᵀ and P = V [S > 0] Vᵀ follow; override them where there is a faster way.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._distinct = Table(self._distinguish)
+
     @abstractmethod
     def spectral(self, x: Tensor) -> Tensor:
         """Vᵀ x, (B, C, H, W) -> (B, C, H, W)."""
@@ -156,6 +169,19 @@ class SpectralOperator(LinearOperator):
         Returns:
             s in float64 on the CPU, broadcastable against `spectral(x)` of such images: three dimensions, without the batch.
         """
+
+    def distinct_values(self, image_shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """The distinct singular values of images of a shape, and which of them each entry of `singular_values` is.
+
+        Returns:
+            The values in ascending order, (K,), and their numbers in the shape of `singular_values`; kept, and so the same
+            tensors in every call.
+        """
+        values, group = self._distinct.exact(image_shape)
+        return values, group
+
+    def _distinguish(self, image_shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        return torch.unique(self.singular_values(image_shape), return_inverse=True)
 
     def pinv(self, y: Tensor) -> Tensor:
         z = self.spectral(self.adjoint(y))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,8 +11,11 @@ from torch import Tensor
 Key = TypeVar("Key", bound=Hashable)
 
 
+KEPT = 8  # keys, and as many casts: enough for both sides of an image under two dtypes
+
+
 class Table(Generic[Key]):
-    """Constant tensors under a key (a side length, an image shape), cached per key, dtype and device.
+    """Constant tensors under a key (a side length, an image shape), cached per key, dtype and device; the last few of them.
 
     Not buffers: a state dict has no use for them, their size follows the images, and some devices know no float64.
 
@@ -25,12 +28,17 @@ class Table(Generic[Key]):
         self._exact: dict[Key, tuple[Tensor, ...]] = {}
         self._cast: dict[tuple[Key, torch.dtype, torch.device], tuple[Tensor, ...]] = {}
 
+    def clear(self) -> None:
+        """Forget everything: what it was made from has changed."""
+        self._exact.clear()
+        self._cast.clear()
+
     def exact(self, key: Key) -> tuple[Tensor, ...]:
         """The tensors in float64 on the CPU."""
         if key not in self._exact:
             # Tensors born in inference mode could never be part of a VJP later.
             with torch.inference_mode(False), torch.no_grad():
-                self._exact[key] = self._make(key)
+                _keep(self._exact, key, self._make(key))
         return self._exact[key]
 
     def like(self, key: Key, x: Tensor) -> tuple[Tensor, ...]:
@@ -38,5 +46,12 @@ class Table(Generic[Key]):
         place = (key, x.dtype, x.device)
         if place not in self._cast:
             with torch.inference_mode(False), torch.no_grad():
-                self._cast[place] = tuple(tensor.to(x.device, x.dtype) for tensor in self.exact(key))
+                _keep(self._cast, place, tuple(tensor.to(x.device, x.dtype) for tensor in self.exact(key)))
         return self._cast[place]
+
+
+def _keep(cache: dict[Any, tuple[Tensor, ...]], key: Hashable, value: tuple[Tensor, ...]) -> None:
+    """Add to a cache, and let go of its oldest entry where it is full."""
+    if len(cache) >= KEPT:
+        del cache[next(iter(cache))]
+    cache[key] = value

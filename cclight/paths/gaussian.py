@@ -31,11 +31,14 @@ class GaussianPath(ABC):
     Attributes:
         t_noise: the time at which the path is (nearly) pure noise.
         t_data: the time at which the path is the clean image.
+        first_progress: the earliest progress at which samplers begin: later than noise where α is 0 there, which nothing
+            can be divided by (ε as a network's output, γ of the guidance).
         last_progress: the progress at which samplers stop unless told otherwise: short of data where σ̇ is infinite there.
     """
 
     t_noise: float
     t_data: float
+    first_progress: float = 0.0
     last_progress: float = 1.0
 
     @abstractmethod
@@ -128,6 +131,7 @@ class OTPath(GaussianPath):
 
     t_noise = 0.0
     t_data = 1.0
+    first_progress = 1 / 151  # where the noise is 150 times the signal: priors are asked about no more
 
     def alpha(self, t: Tensor) -> Tensor:
         return t

@@ -1,169 +1,99 @@
 """Sampler: turns a measurement and a noise image into a restoration with a few calls of a prior.
 
-The base class checks the input, owns the loop and counts network calls; a subclass writes `iterate`, a generator that yields
-the state after each step. State that a step hands to the next one is a local variable there.
+The base class checks the input, owns the only loop and counts network calls; a subclass writes `step`. A sampler is a value, a
+frozen dataclass of its settings: what a step hands to the next one is the state, and what can be computed once from settings
+and path is a cached function of them.
 """
 
 from __future__ import annotations
 
-import contextlib
+import math
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from cclight.operators.base import LinearOperator, Operator
-from cclight.paths.gaussian import GaussianPath
-from cclight.paths.parameterization import Parameterization
+from cclight.data.noise import generator, standard_normal
+from cclight.operators.base import LinearOperator, Operator, SpectralOperator
+from cclight.paths.guidance import SCHEDULES
 from cclight.priors.base import Prior
+from cclight.problem import Problem, Restoration
+from cclight.samplers.grid import Grid, Spacing
 
-IMAGE_STD = 0.5  # σ_x, the standard deviation of images in [-1, 1]
-
-
-@dataclass(frozen=True)
-class Restoration:
-    """What a sampler returns.
-
-    Attributes:
-        image: the restored images, (B, C, H, W), nominally in [-1, 1] and not clamped.
-        nfe: network evaluations spent on each image.
-        trajectory: the state after each step, each (B, C, H, W), where it was asked for; else None.
-    """
-
-    image: Tensor
-    nfe: int
-    trajectory: list[Tensor] | None = None
-
-
-class Problem:
-    """One inverse problem for a batch of images: what a sampler's steps may ask of the world.
-
-    Args:
-        prior: the denoiser.
-        operator: the degradation H.
-        y: measurements, (B, ...).
-        noise: initial standard normal noise, (B, C, H, W); its dtype and device are the sampler's.
-        noise_std: σ_y, the standard deviation of the measurement's noise, in units of [-1, 1] images.
-        generators: one random generator per image, on the CPU or the noise's device; None seeds one by each image's place.
-    """
-
-    def __init__(
-        self,
-        prior: Prior,
-        operator: Operator,
-        y: Tensor,
-        noise: Tensor,
-        noise_std: float = 0.0,
-        generators: Sequence[torch.Generator] | None = None,
-    ) -> None:
-        self.prior = prior
-        self.operator = operator
-        self.y = y
-        self.noise = noise
-        self.noise_std = noise_std
-        self.generators = generators
-        self.nfe = 0
-        # Mixed precision is for the network alone: a projector rounded to bfloat16 would show in the image.
-        device = noise.device.type
-        self._autocast = torch.is_autocast_enabled(device)
-        self._autocast_dtype = torch.get_autocast_dtype(device)
-
-    def network(self, x: Tensor, t: float) -> Tensor:
-        """The prior's raw output N(x, t), (B, C, H, W), in x's dtype. Counts one evaluation."""
-        self.nfe += 1
-        times = torch.full((x.shape[0],), t, dtype=x.dtype, device=x.device)
-        mixed = torch.autocast(x.device.type, self._autocast_dtype) if self._autocast else contextlib.nullcontext()
-        with mixed:
-            return self.prior(x, times).to(x.dtype)
-
-    def network_and_vjp(self, x: Tensor, t: float, cotangent: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        """N(x, t) and Jᵀ v with J = ∂N/∂x, from one evaluation and one backward pass.
-
-        Args:
-            x: the state, (B, C, H, W).
-            t: the path's time.
-            cotangent: gives v, (B, C, H, W), from N.
-
-        Returns:
-            N and Jᵀ v, both (B, C, H, W) and detached: nothing of the graph outlives the call.
-        """
-        with torch.enable_grad():
-            x = x.detach().requires_grad_()
-            output = self.network(x, t)
-        value = output.detach()
-        (product,) = torch.autograd.grad(output, x, cotangent(value))
-        return value, product
-
-    def denoise(self, x: Tensor, t: float) -> Tensor:
-        """x̂_0(x, t), (B, C, H, W). Counts one evaluation."""
-        s, o = self.linear(t)
-        return s * x + o * self.network(x, t)
-
-    def linear(self, t: float) -> tuple[float, float]:
-        """The s and o of x̂_0 = s x + o N at a time, as plain numbers (computed in float64)."""
-        return _linear(self.prior.path, self.prior.parameterization, t)
-
-    def alpha_sigma(self, t: float) -> tuple[float, float]:
-        """α and σ of the prior's path at a time, as plain numbers (computed in float64)."""
-        return _alpha_sigma(self.prior.path, t)
-
-    def guess(self, pinv_y: Tensor) -> Tensor:
-        """The image that sampling begins from, (B, C, H, W): H⁺y, damped where the measurement is noisy (MATH section 4).
-
-        H⁺ divides the noise by singular values down to 3e-2, V diag(s/(s² + σ_y²/σ_x²)) Uᵀ does not; the operator may know
-        better still what the measurement says nothing of.
-
-        Args:
-            pinv_y: H⁺y, (B, C, H, W).
-        """
-        if self.noise_std > 0 and isinstance(self.operator, LinearOperator):
-            pinv_y = self.operator.damped_inverse(self.y, (self.noise_std / IMAGE_STD) ** 2)
-        return self.operator.first_guess(pinv_y)
-
-    def start(self, t: float, pinv_y: Tensor) -> Tensor:
-        """The state α(t) · guess + σ(t) · noise, (B, C, H, W)."""
-        alpha, sigma = self.alpha_sigma(t)
-        return alpha * self.guess(pinv_y) + sigma * self.noise
-
-    def randn(self) -> Tensor:
-        """Fresh standard normal noise, (B, C, H, W), each image from its own generator."""
-        if self.generators is None:
-            self.generators = [torch.Generator().manual_seed(place) for place in range(self.noise.shape[0])]
-        shape, dtype = self.noise.shape[1:], self.noise.dtype
-        draws = [torch.randn(shape, generator=g, dtype=dtype, device=g.device) for g in self.generators]
-        return torch.stack([draw.to(self.noise.device) for draw in draws])
-
-
-# Every batch asks for the same few times: the numbers are kept, so that a step computes nothing in float64.
-@lru_cache(maxsize=8192)
-def _linear(path: GaussianPath, parameterization: Parameterization, t: float) -> tuple[float, float]:
-    s, o = parameterization.coefficients(path, torch.tensor(t, dtype=torch.float64))
-    return float(s), float(o)
-
-
-@lru_cache(maxsize=8192)
-def _alpha_sigma(path: GaussianPath, t: float) -> tuple[float, float]:
-    time = torch.tensor(t, dtype=torch.float64)
-    return float(path.alpha(time)), float(path.sigma(time))
+State = Any  # the image x, (B, C, H, W), or a NamedTuple that holds it as `x` beside what else a step hands on
 
 
 class Sampler(ABC):
-    """A training-free posterior sampler. To add one, subclass and write `iterate`.
+    """A training-free posterior sampler. To add one, subclass as a frozen dataclass with `steps` and write `step`.
 
     Attributes:
+        steps: steps of the time grid.
+        t_start: progress from noise (0) to data (1) at which sampling begins.
+        t_end: progress at which it ends; None for the path's own end: 0.999 on the VP path and 1 on the OT path.
+        timesteps: how the steps are spaced, see `cclight.samplers.grid`.
+        divides_by_alpha: whether its guidance does, and so cannot begin where a path has no signal at all.
         requires: the least capable operator that the sampler can work with.
         reference: BibTeX of the paper to cite, or an empty string.
     """
 
-    requires: type[Operator] = Operator  # type: ignore[type-abstract]
-    reference: str = ""
+    steps: int
+    t_start: float = 0.0
+    t_end: float | None = None
+    timesteps: Spacing = "uniform"
+    divides_by_alpha: ClassVar[bool] = True
+    requires: ClassVar[type[Operator]] = Operator  # type: ignore[type-abstract]
+    reference: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that make no sense; extend it by calling super().__post_init__() first.
+
+        Raises:
+            ValueError: naming the value and the expectation.
+        """
+        for name, value in vars(self).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{name} of {type(self).__name__} is a finite number, got {value}.")
+        _ = self.grid
+
+    @property
+    def grid(self) -> Grid:
+        """The time grid."""
+        return Grid(self.steps, self.t_start, self.t_end, self.timesteps)
+
+    def along(self, prior: Prior) -> Prior:
+        """The prior as the sampler sees it; here as it is."""
+        return prior
+
+    def begin(self, problem: Problem) -> State:
+        """The state at the grid's first time; here α · guess + σ · noise. Runs without gradients."""
+        return problem.start(problem.times[0])
 
     @abstractmethod
+    def step(self, problem: Problem, n: int, state: State) -> State:
+        """The state at the grid's time n + 1 from that at time n. Runs without gradients.
+
+        Args:
+            problem: what a step may ask of the world; problem.at(n) has the time's t, α and σ.
+            n: the step, from 0.
+            state: what `begin` or the step before returned: x (B, C, H, W), or a NamedTuple with x among its fields.
+        """
+
     def iterate(self, problem: Problem) -> Iterator[Tensor]:
-        """Yield the state (B, C, H, W) after each step; the last one is the restoration. Runs without gradients."""
+        """The image x, (B, C, H, W), after each step; the last one is the restoration."""
+        problem.times = self.grid.times(problem.prior.path, self._first(problem.prior)).tolist()
+        state = self.begin(problem)
+        for n in range(self.steps):
+            state = self.step(problem, n, state)
+            yield state if isinstance(state, Tensor) else state.x
+
+    def _first(self, prior: Prior) -> float:
+        """Where sampling can begin on the prior's path: later than noise where α = 0 there and something is divided by it."""
+        path = prior.path
+        s, o = prior.parameterization.coefficients(path, path.time(torch.zeros((), dtype=torch.float64)))
+        return path.first_progress if self.divides_by_alpha or not (s.isfinite() and o.isfinite()) else 0.0
 
     def check(self, problem: Problem) -> None:
         """Refuse a problem that the sampler cannot solve; extend it by calling super().check(problem) first.
@@ -178,23 +108,32 @@ class Sampler(ABC):
                 f"{name} needs a {self.requires.__name__}, and {type(operator).__name__} is none: choose a sampler that "
                 f"takes any operator (Conjugate, PiGDM, DPS) or give the operator what {self.requires.__name__} asks for."
             )
-        if problem.noise_std < 0:
+        if not 0 <= problem.noise_std < math.inf:
             raise ValueError(f"noise_std is a standard deviation, got {problem.noise_std}: give a number >= 0.")
-        if problem.y.shape[0] != problem.noise.shape[0]:
-            raise ValueError(f"{problem.y.shape[0]} measurements but noise for {problem.noise.shape[0]} images.")
+        if problem.y.shape[:1] != problem.noise.shape[:1]:
+            measurements = problem.y.shape[0] if problem.y.ndim else 0
+            raise ValueError(f"{measurements} measurements but noise for {problem.noise.shape[0]} images.")
         if problem.generators is not None and len(problem.generators) != problem.noise.shape[0]:
             raise ValueError(f"{len(problem.generators)} generators for {problem.noise.shape[0]} images: give one each.")
+        dimensions = 1 + len(problem.prior.image_shape or ("C", "H", "W"))
+        if problem.noise.ndim != dimensions:
+            raise ValueError(
+                f"{type(problem.prior).__name__} takes batches of {dimensions} dimensions, (B, C, H, W), and the images here "
+                f"have the shape {tuple(problem.noise.shape)}: y[None] makes a batch of one."
+            )
         problem.prior.check_images(tuple(problem.noise.shape))
         operator.check_images(tuple(problem.noise.shape))
+        check_measurement(problem)
 
     def sample(
         self,
         prior: Prior,
         operator: Operator,
         y: Tensor,
-        noise: Tensor,
+        noise: Tensor | None = None,
         *,
         noise_std: float = 0.0,
+        seed: int = 0,
         generators: Sequence[torch.Generator] | None = None,
         keep_trajectory: bool = False,
     ) -> Restoration:
@@ -204,19 +143,31 @@ class Sampler(ABC):
             prior: the denoiser.
             operator: the degradation H that made the measurements.
             y: measurements, (B, ...), as `operator` returns them.
-            noise: initial standard normal noise ε, (B, C, H, W). The same noise gives the same restoration.
+            noise: initial standard normal noise ε, (B, C, H, W): the same noise gives the same restoration. None draws it, each
+                image's from the seed and its place in the batch.
             noise_std: σ_y, the standard deviation of the measurement's noise, in units of [-1, 1] images.
-            generators: one random generator per image, for samplers that draw more noise; None seeds one by each image's place.
+            seed: of the noise that is not given.
+            generators: one random generator per image, for samplers that draw more noise; None makes them of the seed.
             keep_trajectory: return the state after each step as well.
 
         Returns:
             The restored images, the network evaluations per image and, where asked for, the trajectory.
 
         Raises:
-            TypeError: for an operator of too little capability.
+            TypeError: for an operator of too little capability, or a y that is no floating tensor.
             ValueError: for shapes or values that do not fit.
         """
-        problem = Problem(prior, operator, y, noise, noise_std, generators)
+        if not isinstance(y, Tensor) or not (y.is_floating_point() or y.is_complex()):
+            kind = y.dtype if isinstance(y, Tensor) else type(y).__name__
+            raise TypeError(
+                f"y is a floating tensor of [-1, 1] images' measurements, got {kind}: y.float() / 127.5 - 1 for bytes."
+            )
+        if noise is None:
+            shape, places = _image_shape(operator, y), range(y.shape[0] if y.ndim else 0)
+            noise = standard_normal(shape, [generator(seed, place, "initial") for place in places], y.real.dtype, y.device)
+        if generators is None:
+            generators = [generator(seed, place, "sampler") for place in range(noise.shape[0])]
+        problem = Problem(self.along(prior), operator, y, noise, noise_std, generators)
         self.check(problem)
         trajectory: list[Tensor] = []
         image = noise
@@ -225,3 +176,83 @@ class Sampler(ABC):
                 if keep_trajectory:
                     trajectory.append(image)
         return Restoration(image, problem.nfe, trajectory if keep_trajectory else None)
+
+
+def renoise(problem: Problem, n: int, x_0: Tensor, epsilon: Tensor, kept: float, fresh: Tensor | None = None) -> Tensor:
+    """X' = α' x̂_0 + σ' (c ε̂ + √(1 - c²) z) at the grid's time n + 1, (B, C, H, W): an estimate back on the path.
+
+    Args:
+        problem: the problem.
+        n: the step.
+        x_0: x̂_0, (B, C, H, W).
+        epsilon: ε̂, the noise that the state carries, the same shape.
+        kept: c in [0, 1], how much of it stays.
+        fresh: z, the same shape; None draws it, where any is wanted.
+    """
+    after = problem.at(n + 1)
+    x = torch.add(after.alpha * x_0, epsilon, alpha=after.sigma * kept)
+    renewed = after.sigma * math.sqrt(max(0.0, 1 - kept**2))
+    if renewed:
+        x.add_(problem.randn() if fresh is None else fresh, alpha=renewed)
+    return x
+
+
+def check_measurement(problem: Problem) -> None:
+    """Refuse measurements that the operator cannot have made of images of the noise's shape.
+
+    Raises:
+        ValueError: naming both shapes, the types, or the range, and the remedy.
+    """
+    y, noise, name = problem.y, problem.noise, type(problem.operator).__name__
+    with torch.no_grad():
+        expected = problem.operator(noise[:1]).shape[1:]
+    if y.shape[1:] != expected:
+        batchless = " (y[None] gives it a batch)" if y.shape == expected else ""
+        raise ValueError(
+            f"{name} makes measurements of shape {tuple(expected)} from images of {tuple(noise.shape[1:])}, and y has "
+            f"{tuple(y.shape[1:])}{batchless}: give the operator's own measurements, (B, ...)."
+        )
+    if y.real.dtype != noise.dtype or y.device != noise.device:
+        raise ValueError(
+            f"y is {y.dtype} on {y.device} and the noise {noise.dtype} on {noise.device}: give both one type and device, as "
+            f"y.to(noise)."
+        )
+    low, high = (float(number) for number in torch.aminmax(torch.view_as_real(y) if y.is_complex() else y))
+    if not math.isfinite(low + high):
+        raise ValueError("y holds NaN or infinity: leave such measurements out.")
+    if isinstance(problem.operator, SpectralOperator) and low >= 0:
+        if high > 2:
+            raise ValueError(
+                f"y lies between {low:g} and {high:g}, and images lie in [-1, 1]: scale bytes by y / 127.5 - 1 and images of "
+                f"[0, 1] by 2 y - 1."
+            )
+        if high > 0.5:
+            warnings.warn(f"y lies between {low:g} and {high:g}: images lie in [-1, 1], as 2 y - 1 of [0, 1].", stacklevel=4)
+
+
+def check_guidance(guidance: float, schedule: str) -> None:
+    """Refuse a guidance weight or schedule that does not exist.
+
+    Raises:
+        ValueError: naming the value and the expectation.
+    """
+    if guidance < 0:
+        raise ValueError(f"guidance is a weight >= 0, got {guidance}.")
+    if schedule not in SCHEDULES:
+        raise ValueError(f"Unknown guidance schedule {schedule!r}: choose one of {', '.join(SCHEDULES)}.")
+
+
+def _image_shape(operator: Operator, y: Tensor) -> tuple[int, ...]:
+    """The shape (C, H, W) of the images that measurements are of.
+
+    Raises:
+        ValueError: where they can be of none.
+    """
+    try:
+        if isinstance(operator, LinearOperator):
+            return tuple(operator.image_shape(tuple(y.shape[1:])))
+        return tuple(operator.pinv(y[:1]).shape[1:])
+    except (ValueError, IndexError, RuntimeError) as error:
+        raise ValueError(
+            f"y of shape {tuple(y.shape)} is no batch of {type(operator).__name__}'s measurements ({error}): give (B, ...)."
+        ) from error

@@ -1,4 +1,4 @@
-r"""Coefficient tables of the conditional conjugate integrators, by Gauss-Legendre quadrature on each step.
+r"""The coefficient table of the conditional conjugate integrators, by Gauss-Legendre quadrature on each step.
 
 With r_t = H⁺y - P x̂_0 and the gain ρ_i(t) of each singular direction (1 on the range and 0 on the null space when σ_y = 0), the
 guided ODE reads, direction by direction,
@@ -10,15 +10,17 @@ large), turns it into
 
     dx̄/dt = λ x̄ + A [ (q - γ s o ρ) N + γ s ρ H⁺y + γ o g ].
 
-With N and g frozen at t_n and E = exp(-(Δa + Δb)) the step is
+Each row f of it has two integrals over a step, already brought back by E = exp(-(Δa + Δb)):
 
-    x_{n+1} = E (1 + λ Δt) x_n + E Φ_N N + E Φ_y H⁺y + E Φ_g g,     Φ_v = ∫ A (its factor) dt.
+    Φ = E ∫ A f dt,      Φ' = E ∫ A f (t - t_n)/Δt_n dt,      and for λ x̄:  Φ = E (1 + λ Δt),  Φ' = E λ Δt / 2.
 
-The second order (Adams-Bashforth in the transformed space) extrapolates N, g and x̄ linearly from the last two evaluations: each
-integral gains a twin with the weight (t - t_n)/(t_n - t_{n-1}), which multiplies v_n - v_{n-1}.
+With them every scheme is a sum of Φ's over the values v = x, N, H⁺y, g, with r = Δt_n/Δt_{n-1}:
 
-Where the exponentials are to be expanded to first order in the noise (the paper's appendix A.5), b splits into b⁰ (ρ⁰ = 1 on
-the range) and δ = ∫ γ s² (ρ - ρ⁰), and exp(±(a + b)) becomes exp(±(a + b⁰)) (1 ± δ).
+| scheme            | weight of v_n | of the other evaluation                                            |
+|-------------------|---------------|--------------------------------------------------------------------|
+| Euler             | Φ             |                                                                    |
+| Adams-Bashforth 2 | Φ + r Φ'      | -r Φ' at t_{n-1}, whose x̄ the step before has brought into this frame |
+| Heun              | Φ - Φ'        | Φ' at t_{n+1}                                                       |
 
 Reference:
     Pandey, Yang, Mandt, Fast Samplers for Inverse Problems in Iterative Refinement Models, NeurIPS 2024
@@ -27,9 +29,8 @@ Reference:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -38,31 +39,48 @@ from torch import Tensor
 from cclight.paths.gaussian import GaussianPath
 from cclight.paths.guidance import Schedule, gamma, posterior_variance
 from cclight.paths.parameterization import Parameterization
+from cclight.samplers.grid import Grid
+from cclight.samplers.spectrum import Gains
 
 # Enough for rounding error on every step of every schedule, a step that ends close to the singular end of the VP path included.
 NODES = 96
+ROWS = ("x", "network", "target", "vjp")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Table:
-    """The coefficients of every step, float64 on the CPU; K directions as in cclight.samplers.spectrum.
+    """Φ and Φ' of every step, float64 on the CPU; K directions as in cclight.samplers.spectrum.
 
     Attributes:
-        x, network, target, vjp: (steps, K): what multiplies x_n, N_n, H⁺y and g_n.
-        x_before, network_before, target_before, vjp_before: (steps, K): what multiplies their values one step earlier; zero in
-            the first step and at first order.
-        gain: (steps, K): ρ_i(t_n), for D_t inside the VJP.
+        starts: (steps,), where each step begins: earlier than the one before ended under churn.
+        spans: (steps,), Δt.
+        phi: (steps, 4, K), Φ of x, N, H⁺y and g.
+        slope: (steps, 4, K), their Φ'.
+        decay: (steps, K), E.
+        gain: (steps, K), ρ_i(t_n), for D_t inside the VJP.
     """
 
-    x: Tensor
-    network: Tensor
-    target: Tensor
-    vjp: Tensor
-    x_before: Tensor
-    network_before: Tensor
-    target_before: Tensor
-    vjp_before: Tensor
+    starts: list[float]
+    spans: Tensor
+    phi: Tensor
+    slope: Tensor
+    decay: Tensor
     gain: Tensor
+
+    @cached_property
+    def adams_bashforth(self) -> tuple[Tensor, Tensor]:
+        """The weights of v_n and v_{n-1}, each (steps, 4, K); the first step is Euler's."""
+        ratio = torch.zeros_like(self.spans)
+        ratio[1:] = self.spans[1:] / self.spans[:-1]
+        before = -ratio[:, None, None] * self.slope
+        now = self.phi - before
+        before[1:, 0] *= self.decay[:-1]
+        return now, before
+
+    @cached_property
+    def heun(self) -> tuple[Tensor, Tensor]:
+        """The weights of v_n and of v at the step's end, each (steps, 4, K)."""
+        return self.phi - self.slope, self.slope
 
 
 @lru_cache(maxsize=4)
@@ -84,85 +102,54 @@ def quadrature(nodes: int) -> tuple[Tensor, Tensor, Tensor]:
     return tuple(torch.from_numpy(a) for a in ((x + 1) / 2, w / 2, cumulative / 2))  # type: ignore[return-value]
 
 
+# Bounded, and keyed by what the numbers follow from: no setting can change under a table, and no operator is kept alive.
+@lru_cache(maxsize=16)
 def conjugate_table(
     path: GaussianPath,
     parameterization: Parameterization,
-    times: Tensor,
-    gain: Callable[[Tensor], Tensor],
+    grid: Grid,
+    gains: Gains,
     schedule: Schedule,
     guidance: float,
-    lam: float,
-    order: int,
-    *,
-    starts: Tensor | None = None,
-    expand: bool = False,
-    ahead: bool = False,
+    lam: float = 0.0,
+    churn: float = 0.0,
 ) -> Table:
     """The table of a time grid.
 
     Args:
         path: the prior's path.
         parameterization: what N is.
-        times: (steps + 1,), float64.
-        gain: ρ_i (m, K) at variances r_t² (m,).
+        grid: the time grid.
+        gains: ρ_i at every variance.
         schedule: the guidance schedule ω.
         guidance: its weight w.
         lam: λ.
-        order: 1 or 2.
-        starts: (steps,), where each step begins, if not where the one before it ended; for order 1.
-        expand: expand the exponentials to first order in the noise.
-        ahead: the line goes through the evaluations at both ends of the step, and the fields `..._before` are what multiplies
-            those at the end: Heun's corrector, for λ = 0.
-
-    Returns:
-        The coefficients of every step.
+        churn: by how much, less one, the noise-to-signal ratio is raised before each step but the first.
     """
+    times = grid.times(path, path.first_progress)
+    starts = times[:-1].clone()
+    if churn:
+        ratio = (path.ratio(times[1:-1]) * (1 + churn)).clamp(max=float(path.ratio(times[0])))
+        starts[1:] = path.time_at_ratio(ratio)
     nodes, weights, cumulative = quadrature(NODES)
-    rows = []
-    previous: tuple[Tensor, Tensor] | None = None  # the step before: its Δt and decay
-    for start, end in zip(times[:-1] if starts is None else starts, times[1:], strict=True):
+    phi, slope, decay = [], [], []
+    for start, end in zip(starts, times[1:], strict=True):
         dt = end - start
         t = start + dt * nodes
         p, q = parameterization.drift(path, t)
         s, o = parameterization.coefficients(path, t)
-        rho = gain(posterior_variance(path, t))
+        rho = gains(posterior_variance(path, t))
         strength = gamma(schedule, guidance, path, t)
         pull = strength * s
-        bend = (pull * s)[:, None] * rho  # ḃ
-        noiseless = (pull * s)[:, None] * (rho != 0) if expand else bend
-        rate = (lam - p)[:, None] + noiseless  # ȧ + ḃ
+        rate = (lam - p)[:, None] + (pull * s)[:, None] * rho  # ȧ + ḃ
         growth = dt * (weights @ rate)
         # A / A_{n+1}: the transform back is part of every coefficient.
         transform = (dt * (cumulative @ rate) - growth).exp() * (dt * weights)[:, None]
         shrink = (-growth).exp()
-        if expand:
-            delta = bend - noiseless
-            back = 1 - dt * (weights @ delta)
-            transform = transform * (1 + dt * (cumulative @ delta)) * back
-            shrink = shrink * back
-        factors = {
-            "network": q[:, None] - (pull * o)[:, None] * rho,
-            "target": pull[:, None] * rho,
-            "vjp": (strength * o)[:, None].expand_as(rho),
-        }
-        row = {name: (transform * factor).sum(0) for name, factor in factors.items()}
-        row["x"] = shrink * (1 + lam * dt)
-        row |= {f"{name}_before": torch.zeros_like(shrink) for name in ("x", *factors)}
-        if ahead:
-            for name, factor in factors.items():
-                row[f"{name}_before"] = (transform * factor * ((t - start) / dt)[:, None]).sum(0)
-                row[name] = row[name] - row[f"{name}_before"]
-        elif order == 2 and previous is not None:
-            previous_dt, previous_shrink = previous
-            slope = (t - start) / previous_dt
-            for name, factor in factors.items():
-                twin = (transform * factor * slope[:, None]).sum(0)
-                row[name] = row[name] + twin
-                row[f"{name}_before"] = -twin
-            twin = shrink * lam * dt**2 / (2 * previous_dt)
-            row["x"] = row["x"] + twin
-            row["x_before"] = -twin * previous_shrink  # x̄_{n-1} in this step's frame
-        row["gain"] = gain(posterior_variance(path, start[None]))[0]
-        rows.append(row)
-        previous = dt, shrink
-    return Table(**{name: torch.stack([row[name] for row in rows]) for name in rows[0]})
+        factors = (q[:, None] - (pull * o)[:, None] * rho, pull[:, None] * rho, (strength * o)[:, None])
+        phi.append(torch.stack([shrink * (1 + lam * dt), *((transform * factor).sum(0) for factor in factors)]))
+        transform = transform * nodes[:, None]
+        slope.append(torch.stack([shrink * (lam * dt / 2), *((transform * factor).sum(0) for factor in factors)]))
+        decay.append(shrink)
+    gain = gains(posterior_variance(path, starts))
+    return Table(starts.tolist(), times[1:] - starts, torch.stack(phi), torch.stack(slope), torch.stack(decay), gain)

@@ -16,17 +16,29 @@ Reference:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import pairwise
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from cclight.operators.base import SpectralOperator
-from cclight.samplers.base import Problem, Sampler
-from cclight.samplers.timesteps import Spacing, check_grid, timesteps
+from cclight.problem import Level, Problem
+from cclight.samplers.base import Sampler, renoise
+from cclight.samplers.grid import Spacing
 
 
+class State(NamedTuple):
+    """The image; ȳ, s/σ_y, and what each time asks of the singular directions, all of them in the spectrum."""
+
+    x: Tensor
+    y: Tensor
+    pull: Tensor
+    rows: list[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
 class DDRM(Sampler):
     """DDRM (Kawar et al. 2022), noiseless and noisy. One network evaluation a step, no gradient.
 
@@ -35,12 +47,22 @@ class DDRM(Sampler):
         eta: η in [0, 1], how much fresh noise a step draws in directions that are not measured, or measured less well than
             they are known.
         eta_b: η_b in [0, 1], how much of the measurement replaces the estimate in the others.
-        timesteps: how the steps are spaced, see `cclight.samplers.timesteps`.
+        timesteps: how the steps are spaced, see `cclight.samplers.grid`.
+        t_start: progress from noise (0) to data (1) at which sampling begins.
+        t_end: progress at which it ends.
 
     Raises:
         ValueError: for values outside these ranges.
     """
 
+    steps: int = 20
+    eta: float = 0.85
+    eta_b: float = 1.0
+    timesteps: Spacing = "uniform"
+    t_start: float = 0.0
+    t_end: float | None = 1.0
+
+    divides_by_alpha = False
     requires = SpectralOperator
     reference = """@inproceedings{kawar2022denoising,
   title = {Denoising Diffusion Restoration Models},
@@ -49,45 +71,41 @@ class DDRM(Sampler):
   year = {2022}
 }"""
 
-    def __init__(self, steps: int = 20, eta: float = 0.85, eta_b: float = 1.0, timesteps: Spacing = "uniform") -> None:
-        check_grid(steps, 0.0, 1.0, timesteps)
-        if not (0 <= eta <= 1 and 0 <= eta_b <= 1):
-            raise ValueError(f"eta and eta_b lie between 0 and 1, got {eta} and {eta_b}.")
-        self.steps = steps
-        self.eta = eta
-        self.eta_b = eta_b
-        self.timesteps: Spacing = timesteps
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (0 <= self.eta <= 1 and 0 <= self.eta_b <= 1):
+            raise ValueError(f"eta and eta_b lie between 0 and 1, got {self.eta} and {self.eta_b}.")
 
-    def iterate(self, problem: Problem) -> Iterator[Tensor]:
+    def begin(self, problem: Problem) -> State:
         operator, noise_std, like = problem.operator, problem.noise_std, problem.noise
         assert isinstance(operator, SpectralOperator)  # by `requires`
         s = operator.singular_values(tuple(like.shape[1:]))
-        # σ_y/s_i; infinite where nothing is measured.
-        level = torch.where(s > 0, noise_std / s, torch.inf)
-        y = operator.spectral(operator.pinv(problem.y))
-        times = timesteps(problem.prior.path, self.steps, 0.0, 1.0, self.timesteps).tolist()
-        alpha, sigma = problem.alpha_sigma(times[0])
-        noisier, spread = _noisier(alpha, sigma, level, 1.0, like)
-        x = operator.from_spectral(torch.where(noisier, alpha * y + spread * like, sigma * like))
+        level = torch.where(s > 0, noise_std / s, torch.inf)  # σ_y/s_i; infinite where nothing is measured
         pull = (s / noise_std if noise_std > 0 else torch.zeros_like(s)).to(like)
-        keep = (1 - self.eta**2) ** 0.5
+        y = operator.spectral(problem.pinv_y)
         # All of them before the first step: they are computed in float64 on the CPU.
-        rows = [_noisier(*problem.alpha_sigma(t), level, self.eta_b, like) for t in times[1:]]
-        for (t, t_next), (noisier, spread) in zip(pairwise(times), rows, strict=True):
-            estimate = problem.denoise(x, t)
-            alpha, sigma = problem.alpha_sigma(t)
-            x_0, epsilon = operator.spectral(torch.cat([estimate, (x - alpha * estimate) / sigma])).chunk(2)
-            alpha, sigma = problem.alpha_sigma(t_next)
-            z = problem.randn()
-            direction = torch.where(pull > 0, (y - x_0) * pull, epsilon)
-            cleaner_or_unmeasured = alpha * x_0 + sigma * (keep * direction + self.eta * z)
-            toward_y = alpha * ((1 - self.eta_b) * x_0 + self.eta_b * y) + spread * z
-            x = operator.from_spectral(torch.where(noisier, toward_y, cleaner_or_unmeasured))
-            yield x
+        rows = [_noisier(problem.at(n), level, self.eta_b if n else 1.0, like) for n in range(len(problem.times))]
+        first = problem.at(0)
+        noisier, spread = rows[0]
+        x = operator.from_spectral(torch.where(noisier, first.alpha * y + spread * like, first.sigma * like))
+        return State(x, y, pull, rows)
+
+    def step(self, problem: Problem, n: int, state: State) -> State:
+        operator, now = problem.operator, problem.at(n)
+        assert isinstance(operator, SpectralOperator)
+        x, y, pull, rows = state
+        estimate = problem.denoise(x, now.t)
+        x_0, epsilon = operator.spectral(torch.cat([estimate, (x - now.alpha * estimate) / now.sigma])).chunk(2)
+        z = problem.randn()
+        noisier, spread = rows[n + 1]
+        direction = torch.where(pull > 0, (y - x_0) * pull, epsilon)
+        cleaner_or_unmeasured = renoise(problem, n, x_0, direction, math.sqrt(1 - self.eta**2), z)
+        toward_y = problem.at(n + 1).alpha * ((1 - self.eta_b) * x_0 + self.eta_b * y) + spread * z
+        return State(operator.from_spectral(torch.where(noisier, toward_y, cleaner_or_unmeasured)), y, pull, rows)
 
 
-def _noisier(alpha: float, sigma: float, level: Tensor, eta_b: float, like: Tensor) -> tuple[Tensor, Tensor]:
+def _noisier(time: Level, level: Tensor, eta_b: float, like: Tensor) -> tuple[Tensor, Tensor]:
     """Where the state is noisier than the measurement, and there the noise √(σ² - (α η_b σ_y/s_i)²) that is left to draw."""
-    noisier = sigma > alpha * level
-    spread = torch.where(noisier, (sigma**2 - (alpha * eta_b * level) ** 2).clamp_min(0).sqrt(), 0)
+    noisier = time.sigma > time.alpha * level
+    spread = torch.where(noisier, (time.sigma**2 - (time.alpha * eta_b * level) ** 2).clamp_min(0).sqrt(), 0)
     return noisier.to(like.device), spread.to(like)

@@ -4,7 +4,7 @@ At every time the denoised estimate is moved to the solution of the data subprob
 to s, with ρ_t = λ σ_y² α_t²/σ_t²,
 
     x̃_0 = argmin_x ‖y - H x‖² + ρ_t ‖x - x̂_0‖² = x̂_0 + D (H⁺y - P x̂_0),     D = V diag( s_i²/(s_i² + ρ_t) ) Vᵀ
-    x_s = α_s x̃_0 + σ_s [ √(1 - ζ) ε̂ + √ζ z ],                              ε̂ = (x_t - α_t x̃_0)/σ_t,   z ~ N(0, I).
+    x_s = α_s x̃_0 + σ_s [ √(1 - η²) ε̂ + η z ],                              ε̂ = (x_t - α_t x̃_0)/σ_t,   z ~ N(0, I).
 
 D is the gain of `cclight.samplers.spectrum` at the variance r² = σ_t²/(λ α_t²). Noiseless measurements (ρ_t = 0) are met
 exactly by x̃_0 = x̂_0 + H⁺y - P x̂_0; under a nonlinear operator that is a heuristic, x̂_0 + h†(y) - h†(h(x̂_0)).
@@ -16,31 +16,53 @@ Reference:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import pairwise
+import math
+from dataclasses import dataclass
+from functools import lru_cache
 
+import torch
 from torch import Tensor
 
-from cclight.samplers.base import Problem, Sampler
-from cclight.samplers.spectrum import spectrum_of
-from cclight.samplers.timesteps import Spacing, check_grid, timesteps
+from cclight.paths.gaussian import GaussianPath
+from cclight.problem import Problem
+from cclight.samplers.base import Sampler, renoise
+from cclight.samplers.grid import Spacing
+from cclight.samplers.spectrum import Gains
 
 
+@lru_cache(maxsize=64)
+def _gain_rows(path: GaussianPath, times: tuple[float, ...], gains: Gains, prior_weight: float) -> Tensor:
+    """s_i²/(s_i² + ρ_t) at the time that each step begins, (steps, K), float64 on the CPU."""
+    t = torch.tensor(times[:-1], dtype=torch.float64)
+    return gains(path.sigma(t) ** 2 / (prior_weight * path.alpha(t).clamp_min(1e-6) ** 2))
+
+
+@dataclass(frozen=True)
 class DiffPIR(Sampler):
     """DiffPIR (Zhu et al. 2023). One network evaluation a step, no gradient. Noisy measurements need a SpectralOperator.
 
     Args:
         steps: network evaluations; the paper runs 20 or 100.
-        lam: λ > 0, how much the denoised estimate weighs against a noisy measurement. The published code's λ = 1 takes σ_y in
-            units of [0, 1] images, which is 0.25 here.
-        zeta: ζ in [0, 1], the share of fresh noise; the published code has 0.1 for super-resolution and deblurring and 1 for
-            inpainting.
-        timesteps: how the steps are spaced, see `cclight.samplers.timesteps`.
+        prior_weight: λ > 0, how much the denoised estimate weighs against a noisy measurement. The published code's λ = 1 takes
+            σ_y in units of [0, 1] images, which is 0.25 here.
+        eta: η in [0, 1], how much fresh noise a step draws; the published code has η² = ζ = 0.1 for super-resolution and
+            deblurring and 1 for inpainting.
+        timesteps: how the steps are spaced, see `cclight.samplers.grid`.
+        t_start: progress from noise (0) to data (1) at which sampling begins; at 0 from noise alone.
+        t_end: progress at which it ends; None for the path's own end.
 
     Raises:
         ValueError: for values outside these ranges.
     """
 
+    steps: int = 100
+    prior_weight: float = 1.0
+    eta: float = 0.1**0.5
+    timesteps: Spacing = "quadratic"
+    t_start: float = 0.0
+    t_end: float | None = 1.0
+
+    divides_by_alpha = False
     reference = """@inproceedings{zhu2023denoising,
   title = {Denoising Diffusion Models for Plug-and-Play Image Restoration},
   author = {Zhu, Yuanzhi and Zhang, Kai and Liang, Jingyun and Cao, Jiezhang and Wen, Bihan and Timofte, Radu and
@@ -49,35 +71,19 @@ class DiffPIR(Sampler):
   year = {2023}
 }"""
 
-    def __init__(self, steps: int = 100, lam: float = 1.0, zeta: float = 0.1, timesteps: Spacing = "quadratic") -> None:
-        check_grid(steps, 0.0, 1.0, timesteps)
-        if lam <= 0:
-            raise ValueError(f"lam weighs the denoised estimate and is positive, got {lam}.")
-        if not 0 <= zeta <= 1:
-            raise ValueError(f"zeta is the share of fresh noise, between 0 and 1, got {zeta}.")
-        self.steps = steps
-        self.lam = lam
-        self.zeta = zeta
-        self.timesteps: Spacing = timesteps
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.prior_weight <= 0:
+            raise ValueError(f"prior_weight weighs the denoised estimate and is positive, got {self.prior_weight}.")
+        if not 0 <= self.eta <= 1:
+            raise ValueError(f"eta lies between 0 (no fresh noise) and 1 (nothing else), got {self.eta}.")
 
-    def check(self, problem: Problem) -> None:
-        super().check(problem)
-        spectrum_of(problem.operator, problem.noise_std, problem.noise)
+    def begin(self, problem: Problem) -> Tensor:
+        return super().begin(problem) if self.t_start > 0 else problem.noise
 
-    def iterate(self, problem: Problem) -> Iterator[Tensor]:
-        path, operator = problem.prior.path, problem.operator
-        grid = timesteps(path, self.steps, 0.0, 1.0, self.timesteps)
-        spectrum = spectrum_of(operator, problem.noise_std, problem.noise)
-        variance = path.sigma(grid[:-1]) ** 2 / (self.lam * path.alpha(grid[:-1]).clamp_min(1e-6) ** 2)
-        gains = spectrum.prepare(spectrum.gain(variance))
-        pinv_y = operator.pinv(problem.y)
-        x = problem.noise
-        for n, (t, t_next) in enumerate(pairwise(grid.tolist())):
-            x_0 = problem.denoise(x, t)
-            x_0 = x_0 + spectrum.damp(gains[n], pinv_y - operator.project(x_0))
-            alpha, sigma = problem.alpha_sigma(t)
-            alpha_next, sigma_next = problem.alpha_sigma(t_next)
-            epsilon = (x - alpha * x_0) / sigma
-            direction = (1 - self.zeta) ** 0.5 * epsilon + self.zeta**0.5 * problem.randn()
-            x = alpha_next * x_0 + sigma_next * direction
-            yield x
+    def step(self, problem: Problem, n: int, state: Tensor) -> Tensor:
+        spectrum, now = problem.spectrum, problem.at(n)
+        gain = spectrum.prepare(_gain_rows(problem.prior.path, tuple(problem.times), spectrum.gains, self.prior_weight))[n]
+        x_0 = problem.denoise(state, now.t)
+        x_0 = x_0 + spectrum.damp(gain, problem.pinv_y - problem.operator.project(x_0))
+        return renoise(problem, n, x_0, (state - now.alpha * x_0) / now.sigma, math.sqrt(1 - self.eta**2))

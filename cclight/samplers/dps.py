@@ -14,17 +14,19 @@ Reference:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import pairwise
+import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from cclight.operators.base import Operator
-from cclight.samplers.base import Problem, Sampler
-from cclight.samplers.timesteps import Spacing, check_grid, timesteps
+from cclight.problem import Problem
+from cclight.samplers.base import Sampler, renoise
+from cclight.samplers.grid import Spacing
 
 
+@dataclass(frozen=True)
 class DPS(Sampler):
     """DPS (Chung et al. 2023), for every differentiable operator. One network evaluation and one VJP a step.
 
@@ -33,12 +35,22 @@ class DPS(Sampler):
         zeta: ζ, the length of the gradient step, >= 0. Tune it for each task: the published code has 0.3 for super-resolution
             and Gaussian deblurring.
         eta: η in [0, 1], how much fresh noise a step draws.
-        timesteps: how the steps are spaced, see `cclight.samplers.timesteps`.
+        timesteps: how the steps are spaced, see `cclight.samplers.grid`.
+        t_start: progress from noise (0) to data (1) at which sampling begins; at 0 from noise alone.
+        t_end: progress at which it ends; None for the path's own end.
 
     Raises:
         ValueError: for values outside these ranges.
     """
 
+    steps: int = 1000
+    zeta: float = 1.0
+    eta: float = 1.0
+    timesteps: Spacing = "uniform"
+    t_start: float = 0.0
+    t_end: float | None = 1.0
+
+    divides_by_alpha = False
     reference = """@inproceedings{chung2023diffusion,
   title = {Diffusion Posterior Sampling for General Noisy Inverse Problems},
   author = {Chung, Hyungjin and Kim, Jeongsol and McCann, Michael T. and Klasky, Marc L. and Ye, Jong Chul},
@@ -46,44 +58,35 @@ class DPS(Sampler):
   year = {2023}
 }"""
 
-    def __init__(self, steps: int = 1000, zeta: float = 1.0, eta: float = 1.0, timesteps: Spacing = "uniform") -> None:
-        check_grid(steps, 0.0, 1.0, timesteps)
-        if zeta < 0:
-            raise ValueError(f"zeta is the length of a step, >= 0, got {zeta}.")
-        if not 0 <= eta <= 1:
-            raise ValueError(f"eta lies between 0 (DDIM) and 1 (DDPM), got {eta}.")
-        self.steps = steps
-        self.zeta = zeta
-        self.eta = eta
-        self.timesteps: Spacing = timesteps
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.zeta < 0:
+            raise ValueError(f"zeta is the length of a step, >= 0, got {self.zeta}.")
+        if not 0 <= self.eta <= 1:
+            raise ValueError(f"eta lies between 0 (DDIM) and 1 (DDPM), got {self.eta}.")
 
     def check(self, problem: Problem) -> None:
         super().check(problem)
         check_differentiable(type(self).__name__, problem)
 
-    def iterate(self, problem: Problem) -> Iterator[Tensor]:
-        times = timesteps(problem.prior.path, self.steps, 0.0, 1.0, self.timesteps).tolist()
-        x = problem.noise
-        for t, t_next in pairwise(times):
-            s, o = problem.linear(t)
-            x_0 = slope = x
+    def begin(self, problem: Problem) -> Tensor:
+        return super().begin(problem) if self.t_start > 0 else problem.noise
 
-            def cotangent(network: Tensor, s: float = s, o: float = o, x: Tensor = x) -> Tensor:
-                nonlocal x_0, slope
-                x_0 = s * x + o * network
-                slope = _slope(problem.operator, problem.y, x_0)
-                return slope
+    def step(self, problem: Problem, n: int, state: Tensor) -> Tensor:
+        now, after = problem.at(n), problem.at(n + 1)
+        x_0 = slope = state
 
-            _, vjp = problem.network_and_vjp(x, t, cotangent)
-            alpha, sigma = problem.alpha_sigma(t)
-            alpha_next, sigma_next = problem.alpha_sigma(t_next)
-            fresh = self.eta * sigma_next / sigma * max(0.0, sigma**2 - (alpha * sigma_next / alpha_next) ** 2) ** 0.5
-            kept = max(0.0, sigma_next**2 - fresh**2) ** 0.5
-            x = alpha_next * x_0 + kept * (x - alpha * x_0) / sigma - self.zeta * (s * slope + o * vjp)
-            del x_0, slope, vjp  # their images would lie beside the next step's graph
-            if fresh:
-                x = x + fresh * problem.randn()
-            yield x
+        def cotangent(network: Tensor) -> Tensor:
+            nonlocal x_0, slope
+            x_0 = now.s * state + now.o * network
+            slope = _slope(problem.operator, problem.y, x_0)
+            return slope
+
+        _, vjp = problem.network_and_vjp(state, now.t, cotangent)
+        shrunk = now.alpha * after.sigma / after.alpha  # the part of σ that data at the next level would carry
+        fresh = self.eta / now.sigma * math.sqrt(max(0.0, now.sigma**2 - shrunk**2))  # τ/σ'
+        x = renoise(problem, n, x_0, (state - now.alpha * x_0) / now.sigma, math.sqrt(max(0.0, 1 - fresh**2)))
+        return x - self.zeta * (now.s * slope + now.o * vjp)
 
 
 def _slope(operator: Operator, y: Tensor, x_0: Tensor) -> Tensor:
@@ -93,7 +96,7 @@ def _slope(operator: Operator, y: Tensor, x_0: Tensor) -> Tensor:
         misfit = (y - operator(x_0)).flatten(1)
         (slope,) = torch.autograd.grad(0.5 * misfit.square().sum(), x_0)
     norm = misfit.detach().norm(dim=1).clamp_min(torch.finfo(x_0.dtype).tiny)
-    return slope / norm.view(-1, 1, 1, 1)
+    return slope / norm.view(-1, *[1] * (slope.ndim - 1))
 
 
 def check_differentiable(name: str, problem: Problem) -> None:

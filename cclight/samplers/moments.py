@@ -32,19 +32,21 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from cclight.operators.base import LinearOperator
-from cclight.paths.guidance import posterior_variance
-from cclight.samplers.base import Problem, Sampler
-from cclight.samplers.spectrum import Spectrum, spectrum_of, weighted
-from cclight.samplers.timesteps import Spacing, check_grid, timesteps
+from cclight.problem import Problem
+from cclight.samplers.base import Sampler, renoise
+from cclight.samplers.grid import Spacing
+from cclight.samplers.pigdm import gain_rows
+from cclight.samplers.spectrum import weighted
 
 
+@dataclass(frozen=True)
 class ConjugateMoments(Sampler):
     """The conjugate form with the denoiser's own covariance: no guidance weight to tune.
 
@@ -54,11 +56,16 @@ class ConjugateMoments(Sampler):
         steps: network evaluations.
         t_start: progress from noise (0) to data (1) at which sampling begins, from the pseudoinverse plus noise; above 0.
         t_end: progress at which it ends; None ends at 0.999 on the VP path and 1 on the OT path.
-        timesteps: how the steps are spaced, see `cclight.samplers.timesteps`.
+        timesteps: how the steps are spaced, see `cclight.samplers.grid`.
 
     Raises:
         ValueError: for values outside these ranges.
     """
+
+    steps: int = 5
+    t_start: float = 0.1
+    t_end: float | None = None
+    timesteps: Spacing = "logsnr"
 
     requires = LinearOperator
     reference = """@inproceedings{rozet2024learning,
@@ -68,82 +75,63 @@ class ConjugateMoments(Sampler):
   year = {2024}
 }"""
 
-    def __init__(
-        self,
-        steps: int = 5,
-        t_start: float = 0.1,
-        t_end: float | None = None,
-        timesteps: Spacing = "logsnr",
-    ) -> None:
-        check_grid(steps, t_start, t_end, timesteps)
-        if t_start <= 0:
-            raise ValueError(f"t_start is above 0, where the state still says something of the image; got {t_start}.")
-        self.steps = steps
-        self.t_start = t_start
-        self.t_end = t_end
-        self.timesteps: Spacing = timesteps
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_start(self.t_start)
 
-    def check(self, problem: Problem) -> None:
-        super().check(problem)
-        spectrum_of(problem.operator, problem.noise_std, problem.noise)
-
-    def iterate(self, problem: Problem) -> Iterator[Tensor]:
-        path = problem.prior.path
-        spectrum = spectrum_of(problem.operator, problem.noise_std, problem.noise)
-        grid = timesteps(path, self.steps, self.t_start, self.t_end, self.timesteps)
-        variances = posterior_variance(path, grid[:-1])
-        gains = spectrum.prepare(spectrum.gain(variances))
-        pinv_y = problem.operator.pinv(problem.y)
-        times = grid.tolist()
-        x = problem.start(times[0], pinv_y)
-        for n, v in enumerate(variances.tolist()):
-            estimate = conditioned(problem, spectrum, gains[n], v, pinv_y, x, times[n])
-            alpha, sigma = problem.alpha_sigma(times[n])
-            alpha_next, sigma_next = problem.alpha_sigma(times[n + 1])
-            shrink = sigma_next / sigma
-            x = weighted([(shrink, x), (alpha_next - alpha * shrink, estimate)])
-            del estimate  # it would lie beside the next step's graph
-            yield x
+    def step(self, problem: Problem, n: int, state: Tensor) -> Tensor:
+        now, spectrum = problem.at(n), problem.spectrum
+        gain = spectrum.prepare(gain_rows(problem.prior.path, self.grid, spectrum.gains))[n]
+        x_0 = conditioned(problem, gain, state, now.t)
+        return renoise(problem, n, x_0, (state - now.alpha * x_0) / now.sigma, 1.0)
 
 
-def conditioned(problem: Problem, spectrum: Spectrum, gain: Any, v: float, pinv_y: Tensor, x: Tensor, t: float) -> Tensor:
+def check_start(t_start: float) -> None:
+    """Refuse to begin at pure noise.
+
+    Raises:
+        ValueError: for t_start = 0.
+    """
+    if t_start <= 0:
+        raise ValueError(f"t_start is above 0, where the state still says something of the image; got {t_start}.")
+
+
+def conditioned(problem: Problem, gain: Any, x: Tensor, t: float) -> Tensor:
     """x̂_y = E[x_0 | x_t, y] by moment matching, (B, C, H, W), from one evaluation and one vector-Jacobian product.
 
     Args:
         problem: the problem.
-        spectrum: the directions of its operator.
-        gain: the prepared row ρ_i of D.
-        v: v = r_t².
-        pinv_y: H⁺y, (B, C, H, W).
+        gain: the prepared ρ_i of D.
         x: the state, (B, C, H, W).
         t: its time.
     """
-    s, o = problem.linear(t)
-    alpha, sigma = problem.alpha_sigma(t)
+    level, spectrum = problem.level(t), problem.spectrum
+    v = level.sigma**2 / (level.sigma**2 + level.alpha**2)
     residual = direction = x
 
     def cotangent(network: Tensor) -> Tensor:
         nonlocal residual, direction
-        residual = pinv_y - problem.operator.project(weighted([(s, x), (o, network)]))
+        residual = problem.pinv_y - problem.operator.project(weighted([(level.s, x), (level.o, network)]))
         direction = spectrum.damp(gain, residual)
         return direction
 
     network, vjp = problem.network_and_vjp(x, t, cotangent)
-    lift = sigma**2 / alpha
-    spread = weighted([(lift * s, direction), (lift * o, vjp)])  # V d
+    lift = level.sigma**2 / level.alpha
+    spread = weighted([(lift * level.s, direction), (lift * level.o, vjp)])  # V d
     seen = problem.operator.project(spread)
     image = seen  # (P V P + Σ) d
     if problem.noise_std:
         image = seen + v * (residual - direction)
     length = _length(image, residual)
-    estimate = weighted([(s, x), (o, network)]).addcmul_(length, spread.sub(direction, alpha=v))
+    estimate = weighted([(level.s, x), (level.o, network)]).addcmul_(length, spread.sub(direction, alpha=v))
     # P d = d: no projection of the estimate itself is needed.
     gap = residual.addcmul(length, seen.sub(direction, alpha=v), value=-1)  # H⁺y - P (x̂_0 + e)
     return estimate.add_(spectrum.damp(gain, gap))
 
 
 def _length(image: Tensor, residual: Tensor) -> Tensor:
-    """κ of each image, (B, 1, 1, 1), such that κ · image is closest to the residual; 0 where the image vanishes."""
+    """κ of each image, (B, 1, ...), such that κ · image is closest to the residual; 0 where the image vanishes."""
+    shape = (-1, *[1] * (image.ndim - 1))
     image, residual = image.flatten(1), residual.flatten(1)
     tiny = torch.finfo(image.dtype).tiny
-    return ((image * residual).sum(1) / image.square().sum(1).clamp_min(tiny)).view(-1, 1, 1, 1)
+    return ((image * residual).sum(1) / image.square().sum(1).clamp_min(tiny)).view(shape)

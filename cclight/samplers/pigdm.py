@@ -18,10 +18,10 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,20 +29,20 @@ from torch import Tensor
 from cclight.paths.gaussian import GaussianPath
 from cclight.paths.guidance import Schedule, gamma, posterior_variance
 from cclight.paths.parameterization import Parameterization
-from cclight.samplers.base import Problem, Sampler
+from cclight.problem import Problem
+from cclight.samplers.base import Sampler, check_guidance
 from cclight.samplers.coefficients import NODES, quadrature
-from cclight.samplers.conjugate import check_guidance
-from cclight.samplers.spectrum import Spectrum, spectrum_of, weighted
-from cclight.samplers.timesteps import Spacing, check_grid, timesteps
+from cclight.samplers.grid import Grid, Spacing
+from cclight.samplers.spectrum import Gains, weighted
 
 Integrator = Literal["exponential", "euler"]
 
 
 @lru_cache(maxsize=64)
-def _steps(
+def _rows(
     path: GaussianPath,
     parameterization: Parameterization,
-    times: tuple[float, ...],
+    grid: Grid,
     schedule: Schedule,
     guidance: float,
     lam: float,
@@ -51,12 +51,11 @@ def _steps(
     """What multiplies x_n, N and G in each step."""
     nodes, weights, cumulative = quadrature(NODES)
     rows = []
-    for start, end in pairwise(times):
-        dt = end - start
-        first = torch.tensor(start, dtype=torch.float64)
-        pull = float(gamma(schedule, guidance, path, first)) * dt
+    for start, end in pairwise(grid.times(path, path.first_progress)):
+        dt = float(end - start)
+        pull = float(gamma(schedule, guidance, path, start)) * dt
         if integrator == "euler":
-            p, q = parameterization.drift(path, first)
+            p, q = parameterization.drift(path, start)
             rows.append((1 + dt * float(p), dt * float(q), pull))
             continue
         p, q = parameterization.drift(path, start + dt * nodes)
@@ -67,6 +66,43 @@ def _steps(
     return rows
 
 
+@lru_cache(maxsize=64)
+def gain_rows(path: GaussianPath, grid: Grid, gains: Gains) -> Tensor:
+    """ρ_i at the time that each step begins, (steps, K), float64 on the CPU."""
+    return gains(posterior_variance(path, grid.times(path, path.first_progress)[:-1]))
+
+
+class Guidance(NamedTuple):
+    """N, r = D (H⁺y - P x̂_0) and Jᵀ r at a state, each (B, C, H, W)."""
+
+    network: Tensor
+    residual: Tensor
+    vjp: Tensor
+
+
+def guide(problem: Problem, gain: Any, x: Tensor, t: float) -> Guidance:
+    """The network and the guidance at a state, from one evaluation and one vector-Jacobian product.
+
+    Args:
+        problem: the problem.
+        gain: the prepared ρ_i(t), for D.
+        x: the state, (B, C, H, W).
+        t: its time.
+    """
+    level = problem.level(t)
+    residual = x
+
+    def cotangent(network: Tensor) -> Tensor:
+        nonlocal residual
+        x_0 = weighted([(level.s, x), (level.o, network)])
+        residual = problem.spectrum.damp(gain, problem.pinv_y - problem.operator.project(x_0))
+        return residual
+
+    network, vjp = problem.network_and_vjp(x, t, cotangent)
+    return Guidance(network, residual, vjp)
+
+
+@dataclass(frozen=True)
 class PiGDM(Sampler):
     """ΠGDM and ΠGFM (Song et al. 2023, Pokle et al. 2023).
 
@@ -78,11 +114,20 @@ class PiGDM(Sampler):
         t_end: progress at which it ends; None ends at 0.999 on the VP path and 1 on the OT path.
         schedule: how the guidance varies with time, see `cclight.paths.guidance`: "constant" is ΠGDM, "inverse_variance" ΠGFM.
         integrator: "exponential" (ΠGDM) or "euler" (ΠGFM).
-        timesteps: how the steps are spaced, see `cclight.samplers.timesteps`.
+        timesteps: how the steps are spaced, see `cclight.samplers.grid`.
 
     Raises:
         ValueError: for values outside these ranges.
     """
+
+    steps: int = 20
+    guidance: float = 1.0
+    lam: float = 0.0
+    t_start: float = 0.6
+    t_end: float | None = None
+    schedule: Schedule = "constant"
+    integrator: Integrator = "exponential"
+    timesteps: Spacing = "uniform"
 
     reference = """@inproceedings{song2023pseudoinverse,
   title = {Pseudoinverse-Guided Diffusion Models for Inverse Problems},
@@ -91,84 +136,17 @@ class PiGDM(Sampler):
   year = {2023}
 }"""
 
-    def __init__(
-        self,
-        steps: int = 20,
-        guidance: float = 1.0,
-        lam: float = 0.0,
-        t_start: float = 0.6,
-        t_end: float | None = None,
-        schedule: Schedule = "constant",
-        integrator: Integrator = "exponential",
-        timesteps: Spacing = "uniform",
-    ) -> None:
-        check_grid(steps, t_start, t_end, timesteps)
-        check_guidance(guidance, schedule)
-        if integrator not in ("exponential", "euler"):
-            raise ValueError(f"Unknown integrator {integrator!r}: choose exponential or euler.")
-        self.steps = steps
-        self.guidance = guidance
-        self.lam = lam
-        self.t_start = t_start
-        self.t_end = t_end
-        self.schedule: Schedule = schedule
-        self.integrator: Integrator = integrator
-        self.timesteps: Spacing = timesteps
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_guidance(self.guidance, self.schedule)
+        if self.integrator not in ("exponential", "euler"):
+            raise ValueError(f"Unknown integrator {self.integrator!r}: choose exponential or euler.")
 
-    def check(self, problem: Problem) -> None:
-        super().check(problem)
-        spectrum_of(problem.operator, problem.noise_std, problem.noise)
-
-    def iterate(self, problem: Problem) -> Iterator[Tensor]:
-        path = problem.prior.path
-        grid = timesteps(path, self.steps, self.t_start, self.t_end, self.timesteps)
-        times = grid.tolist()
-        rows = _steps(
-            path,
-            problem.prior.parameterization,
-            tuple(times),
-            self.schedule,
-            self.guidance,
-            self.lam,
-            self.integrator,
-        )
-        spectrum = spectrum_of(problem.operator, problem.noise_std, problem.noise)
-        gains = spectrum.prepare(spectrum.gain(posterior_variance(path, grid[:-1])))
-        pinv_y = problem.operator.pinv(problem.y)
-        x = problem.start(times[0], pinv_y)
-        for n, t in enumerate(times[:-1]):
-            x = step(problem, spectrum, gains[n], rows[n], pinv_y, x, t)
-            yield x
-
-
-def step(
-    problem: Problem,
-    spectrum: Spectrum,
-    gain: Any,
-    row: tuple[float, float, float],
-    pinv_y: Tensor,
-    x: Tensor,
-    t: float,
-) -> Tensor:
-    """The next state, (B, C, H, W). A function of its own, so that nothing of a step lies beside the next one's graph.
-
-    Args:
-        problem: the problem.
-        spectrum: the directions of its operator.
-        gain: the prepared row ρ_i(t), for D.
-        row: what multiplies x, N and G.
-        pinv_y: H⁺y, (B, C, H, W).
-        x: the state, (B, C, H, W).
-        t: its time.
-    """
-    s, o = problem.linear(t)
-    residual = x
-
-    def cotangent(network: Tensor) -> Tensor:
-        nonlocal residual
-        residual = spectrum.damp(gain, pinv_y - problem.operator.project(weighted([(s, x), (o, network)])))
-        return residual
-
-    network, vjp = problem.network_and_vjp(x, t, cotangent)
-    of_x, of_network, of_guidance = row
-    return weighted([(of_x, x), (of_network, network), (of_guidance * s, residual), (of_guidance * o, vjp)])
+    def step(self, problem: Problem, n: int, state: Tensor) -> Tensor:
+        path, spectrum, level = problem.prior.path, problem.spectrum, problem.at(n)
+        settings = self.schedule, self.guidance, self.lam, self.integrator
+        of_x, of_network, of_guidance = _rows(path, problem.prior.parameterization, self.grid, *settings)[n]
+        gain = spectrum.prepare(gain_rows(path, self.grid, spectrum.gains))[n]
+        network, residual, vjp = guide(problem, gain, state, level.t)
+        of_residual, of_vjp = of_guidance * level.s, of_guidance * level.o
+        return weighted([(of_x, state), (of_network, network), (of_residual, residual), (of_vjp, vjp)])

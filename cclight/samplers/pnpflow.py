@@ -15,18 +15,28 @@ Reference:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from cclight.operators.base import LinearOperator
-from cclight.samplers.base import Problem, Sampler
-from cclight.samplers.timesteps import Spacing, check_grid, timesteps
+from cclight.problem import Problem
+from cclight.samplers.base import Sampler
+from cclight.samplers.grid import Spacing
 
 POWER_ITERATIONS = 100
 
 
+class State(NamedTuple):
+    """The image, and ‖H‖², (B, 1, ...)."""
+
+    x: Tensor
+    norm2: Tensor
+
+
+@dataclass(frozen=True)
 class PnPFlow(Sampler):
     """PnP-Flow (Martin et al. 2025). `steps` × `samples` network evaluations, no gradient.
 
@@ -35,12 +45,23 @@ class PnPFlow(Sampler):
         samples: draws of noise that each denoised estimate is averaged over.
         exponent: a >= 0, how fast the gradient steps shrink toward data; the paper tunes it between 0.01 and 1 for each task.
         lr: the gradient step at noise, in (0, 2), 1 being the longest that cannot overshoot.
-        timesteps: how the times are spaced, see `cclight.samplers.timesteps`.
+        timesteps: how the steps are spaced, see `cclight.samplers.grid`.
+        t_start: progress from noise (0) to data (1) at which sampling begins.
+        t_end: progress at which it ends; None for the path's own end.
 
     Raises:
         ValueError: for values outside these ranges.
     """
 
+    steps: int = 100
+    samples: int = 5
+    exponent: float = 0.5
+    lr: float = 1.0
+    timesteps: Spacing = "uniform"
+    t_start: float = 0.0
+    t_end: float | None = 1.0
+
+    divides_by_alpha = False
     requires = LinearOperator
     reference = """@inproceedings{martin2025pnpflow,
   title = {{PnP-Flow}: Plug-and-Play Image Restoration with Flow Matching},
@@ -49,43 +70,32 @@ class PnPFlow(Sampler):
   year = {2025}
 }"""
 
-    def __init__(
-        self,
-        steps: int = 100,
-        samples: int = 5,
-        exponent: float = 0.5,
-        lr: float = 1.0,
-        timesteps: Spacing = "uniform",
-    ) -> None:
-        check_grid(steps, 0.0, 1.0, timesteps)
-        if samples < 1:
-            raise ValueError(f"samples must be at least 1, got {samples}.")
-        if exponent < 0 or not 0 < lr < 2:
-            raise ValueError(f"exponent is >= 0 and lr between 0 and 2, got {exponent} and {lr}.")
-        self.steps = steps
-        self.samples = samples
-        self.exponent = exponent
-        self.lr = lr
-        self.timesteps: Spacing = timesteps
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.samples < 1:
+            raise ValueError(f"samples must be at least 1, got {self.samples}.")
+        if self.exponent < 0 or not 0 < self.lr < 2:
+            raise ValueError(f"exponent is >= 0 and lr between 0 and 2, got {self.exponent} and {self.lr}.")
 
-    def iterate(self, problem: Problem) -> Iterator[Tensor]:
+    def begin(self, problem: Problem) -> State:
         operator = problem.operator
         assert isinstance(operator, LinearOperator)  # by `requires`
-        norm2 = _squared_norm(operator, problem.noise)
-        x = problem.guess(operator.pinv(problem.y))
-        for t in timesteps(problem.prior.path, self.steps, 0.0, 1.0, self.timesteps).tolist()[:-1]:
-            alpha, sigma = problem.alpha_sigma(t)
-            step = self.lr * (sigma / (alpha + sigma)) ** self.exponent
-            z = x - step * operator.adjoint(operator(x) - problem.y) / norm2
-            draws = [problem.denoise(alpha * z + sigma * problem.randn(), t) for _ in range(self.samples)]
-            x = torch.stack(draws).mean(0)
-            yield x
+        return State(problem.guess(), _squared_norm(operator, problem.noise))
+
+    def step(self, problem: Problem, n: int, state: State) -> State:
+        operator, now = problem.operator, problem.at(n)
+        assert isinstance(operator, LinearOperator)
+        x, norm2 = state
+        length = self.lr * (now.sigma / (now.alpha + now.sigma)) ** self.exponent
+        z = x - length * operator.adjoint(operator(x) - problem.y) / norm2
+        draws = [problem.denoise(now.alpha * z + now.sigma * problem.randn(), now.t) for _ in range(self.samples)]
+        return State(torch.stack(draws).mean(0), norm2)
 
 
 def _squared_norm(operator: LinearOperator, start: Tensor) -> Tensor:
-    """‖H‖², the largest eigenvalue of HᵀH, by power iteration from each image's own start, (B, 1, 1, 1)."""
-    v, size = start, torch.ones(())
+    """‖H‖², the largest eigenvalue of HᵀH, by power iteration from each image's own start, (B, 1, ...)."""
+    v, size, shape = start, torch.ones(()), (-1, *[1] * (start.ndim - 1))
     for _ in range(POWER_ITERATIONS):
-        v = operator.adjoint(operator(v / v.flatten(1).norm(dim=1).view(-1, 1, 1, 1)))
-        size = v.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+        v = operator.adjoint(operator(v / v.flatten(1).norm(dim=1).view(shape)))
+        size = v.flatten(1).norm(dim=1).view(shape)
     return size

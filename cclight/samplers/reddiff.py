@@ -16,32 +16,52 @@ Reference:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import pairwise
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from cclight.samplers.base import Problem, Sampler
+from cclight.problem import Problem
+from cclight.samplers.base import Sampler
 from cclight.samplers.dps import check_differentiable
-from cclight.samplers.timesteps import Spacing, check_grid, timesteps
+from cclight.samplers.grid import Spacing
 
 BETA_MEAN, BETA_SQUARE = 0.9, 0.99  # Adam's, as in the published code
 
 
+class State(NamedTuple):
+    """μ, and Adam's mean and mean square of its gradients."""
+
+    x: Tensor
+    mean: Tensor
+    square: Tensor
+
+
+@dataclass(frozen=True)
 class REDDiff(Sampler):
     """RED-diff (Mardani et al. 2024), for every differentiable operator. One network evaluation a step, none differentiated.
 
     Args:
         steps: network evaluations.
-        lam: λ >= 0, the weight of the prior.
+        prior_weight: λ >= 0, the weight of the prior.
         lr: Adam's step size; the published code goes up to 0.5.
-        timesteps: how the steps are spaced, see `cclight.samplers.timesteps`.
+        timesteps: how the steps are spaced, see `cclight.samplers.grid`.
+        t_start: progress from noise (0) to data (1) at which sampling begins.
+        t_end: progress at which it ends; None for the path's own end.
 
     Raises:
         ValueError: for values outside these ranges.
     """
 
+    steps: int = 100
+    prior_weight: float = 0.25
+    lr: float = 0.1
+    timesteps: Spacing = "uniform"
+    t_start: float = 0.0
+    t_end: float | None = 1.0
+
+    divides_by_alpha = False
     reference = """@inproceedings{mardani2024variational,
   title = {A Variational Perspective on Solving Inverse Problems with Diffusion Models},
   author = {Mardani, Morteza and Song, Jiaming and Kautz, Jan and Vahdat, Arash},
@@ -49,36 +69,32 @@ class REDDiff(Sampler):
   year = {2024}
 }"""
 
-    def __init__(self, steps: int = 100, lam: float = 0.25, lr: float = 0.1, timesteps: Spacing = "uniform") -> None:
-        check_grid(steps, 0.0, 1.0, timesteps)
-        if lam < 0 or lr <= 0:
-            raise ValueError(f"lam is >= 0 and lr positive, got {lam} and {lr}.")
-        self.steps = steps
-        self.lam = lam
-        self.lr = lr
-        self.timesteps: Spacing = timesteps
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.prior_weight < 0 or self.lr <= 0:
+            raise ValueError(f"prior_weight is >= 0 and lr positive, got {self.prior_weight} and {self.lr}.")
 
     def check(self, problem: Problem) -> None:
         super().check(problem)
         check_differentiable(type(self).__name__, problem)
 
-    def iterate(self, problem: Problem) -> Iterator[Tensor]:
-        grid = timesteps(problem.prior.path, self.steps, 0.0, 1.0, self.timesteps).tolist()
-        mu = problem.guess(problem.operator.pinv(problem.y))
+    def begin(self, problem: Problem) -> State:
+        mu = problem.guess()
+        return State(mu, torch.zeros_like(mu), torch.zeros_like(mu))
+
+    def step(self, problem: Problem, n: int, state: State) -> State:
+        mu, mean, square = state
+        level = problem.level(0.5 * (problem.times[n] + problem.times[n + 1]))
+        noise = problem.randn()
+        x = level.alpha * mu + level.sigma * noise
+        epsilon = (x - level.alpha * problem.denoise(x, level.t)) / level.sigma
+        weight = self.prior_weight * level.sigma / level.alpha / noise[0].numel()
+        slope = _misfit_slope(problem, mu) + weight * (epsilon - noise)
         # Adam written out: torch's reads its step count off a tensor and needs the image to stay in place.
-        mean, square = torch.zeros_like(mu), torch.zeros_like(mu)
-        for n, (before, after) in enumerate(pairwise(grid), start=1):
-            t = 0.5 * (before + after)
-            alpha, sigma = problem.alpha_sigma(t)
-            noise = problem.randn()
-            x = alpha * mu + sigma * noise
-            epsilon = (x - alpha * problem.denoise(x, t)) / sigma
-            slope = _misfit_slope(problem, mu) + self.lam * sigma / alpha * (epsilon - noise) / noise[0].numel()
-            mean = BETA_MEAN * mean + (1 - BETA_MEAN) * slope
-            square = BETA_SQUARE * square + (1 - BETA_SQUARE) * slope.square()
-            scale = (square / (1 - BETA_SQUARE**n)).sqrt() + 1e-8
-            mu = mu - self.lr / (1 - BETA_MEAN**n) * mean / scale
-            yield mu
+        mean = BETA_MEAN * mean + (1 - BETA_MEAN) * slope
+        square = BETA_SQUARE * square + (1 - BETA_SQUARE) * slope.square()
+        scale = (square / (1 - BETA_SQUARE ** (n + 1))).sqrt() + 1e-8
+        return State(mu - self.lr / (1 - BETA_MEAN ** (n + 1)) * mean / scale, mean, square)
 
 
 def _misfit_slope(problem: Problem, mu: Tensor) -> Tensor:

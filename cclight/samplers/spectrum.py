@@ -8,13 +8,13 @@ in the place of P wherever guidance enters, three cases cover all operators:
 
 | case          | directions                                  | needs                                        |
 |---------------|---------------------------------------------|----------------------------------------------|
-| `Projector`   | null space (ρ = 0) and range (ρ = 1)        | any linear operator, σ_y = 0: then D = P       |
+| `Projector`   | null space (s = 0) and range (s = 1)        | any linear operator, σ_y = 0: then D = P       |
 | `Singular`    | one for each distinct singular value        | a `SpectralOperator`, any σ_y                 |
-| `Perturbed`   | as `Singular`                                | the same; ρ_i to first order in σ_y²           |
-| `Whole`       | one (ρ = 1): all of image space             | nothing: for nonlinear operators               |
+| `Whole`       | one (s = 1): all of image space             | nothing: for nonlinear operators               |
 
 For a nonlinear operator the residual r = h†(y) - h†(h(x̂_0)) has no linear part of its own. Writing r = (r + x̂_0) - x̂_0 and
-freezing the bracket over a step keeps the ODE exactly as it is and lets the transform act as if P were the identity.
+freezing the bracket over a step keeps the ODE exactly as it is and lets the transform act as if P were the identity. Its
+measurement's noise counts as if h† carried it into the image as it is.
 """
 
 from __future__ import annotations
@@ -28,30 +28,68 @@ from torch import Tensor
 from cclight.operators.base import LinearOperator, Operator, SpectralOperator
 
 
-class Spectrum(ABC):
-    """How the functions of HᵀH split into directions; K is the number of distinct ones.
+class Gains:
+    """ρ_i as a function of the variance: all that a table needs to know of an operator, and what it is kept under.
 
-    Attributes:
-        expand: the exponentials of the conjugate transform are to be expanded to first order in the noise.
+    Two are equal where they hold the very same tensor of singular values (operators keep theirs) and the same σ_y.
+
+    Args:
+        values: distinct singular values s >= 0, (K,), float64 on the CPU.
+        noise_std: σ_y.
     """
 
-    expand: bool = False
+    def __init__(self, values: Tensor, noise_std: float) -> None:
+        self.values = values
+        self.noise_std = noise_std
 
-    @abstractmethod
-    def gain(self, variance: Tensor) -> Tensor:
+    def __call__(self, variance: Tensor) -> Tensor:
         """The gains ρ_i, (m, K), at ΠGDM variances r_t², (m,), both float64 on the CPU."""
+        if self.noise_std == 0:
+            return (self.values > 0).double().expand(len(variance), -1)
+        signal = variance[:, None] * self.values**2
+        return signal / (signal + self.noise_std**2)
 
-    @abstractmethod
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Gains) and other.values is self.values and other.noise_std == self.noise_std
+
+    def __hash__(self) -> int:
+        return hash((id(self.values), self.noise_std))
+
+
+_RANGE = torch.tensor([0.0, 1.0], dtype=torch.float64)
+_IDENTITY = torch.ones(1, dtype=torch.float64)
+
+
+class Spectrum(ABC):
+    """How the functions of HᵀH act on the images of a batch; K is the number of directions.
+
+    Attributes:
+        gains: ρ_i of each direction.
+    """
+
+    gains: Gains
+
+    def __init__(self) -> None:
+        self._prepared: dict[int, tuple[Tensor, Any]] = {}
+
     def prepare(self, coefficients: Tensor) -> Any:
-        """Rows (steps, K) of float64 coefficients, made ready on the device; row n of the result goes into `combine`."""
+        """Coefficients (..., K) in float64 on the CPU, made ready on the device once; an entry (K,) goes into `combine`."""
+        key = id(coefficients)
+        if key not in self._prepared:  # beside the tensor, so that its id stays its own
+            self._prepared[key] = coefficients, self.ready(coefficients)
+        return self._prepared[key][1]
+
+    def ready(self, coefficients: Tensor) -> Any:
+        """As `prepare`, and not kept."""
+        return coefficients.tolist()  # plain numbers: no host synchronisation in the loop
 
     @abstractmethod
     def combine(self, terms: list[tuple[Any, Tensor]]) -> Tensor:
-        """Σ f(HᵀH) v over pairs of a prepared row f and images v, (B, C, H, W)."""
+        """Σ f(HᵀH) v over pairs of a prepared entry f and images v, (B, C, H, W)."""
 
-    @abstractmethod
     def damp(self, gain: Any, residual: Tensor) -> Tensor:
-        """D r for a residual r in the range of P, (B, C, H, W); the gain is a prepared row of ρ_i."""
+        """D r for a residual r in the range of P, (B, C, H, W); the gain is a prepared entry of ρ_i."""
+        return self.combine([(gain, residual)])
 
 
 def weighted(terms: list[tuple[float, Tensor]]) -> Tensor:
@@ -66,14 +104,11 @@ def weighted(terms: list[tuple[float, Tensor]]) -> Tensor:
 class Projector(Spectrum):
     """Null space and range of a noiseless linear operator: f(HᵀH) v = f_0 v + (f_1 - f_0) P v, one projection for the sum."""
 
+    gains = Gains(_RANGE, 0.0)
+
     def __init__(self, operator: Operator) -> None:
+        super().__init__()
         self.operator = operator
-
-    def gain(self, variance: Tensor) -> Tensor:
-        return torch.tensor([0.0, 1.0], dtype=torch.float64).expand(len(variance), 2)
-
-    def prepare(self, coefficients: Tensor) -> list[list[float]]:
-        return coefficients.tolist()  # plain numbers: no host synchronisation in the loop
 
     def combine(self, terms: list[tuple[Any, Tensor]]) -> Tensor:
         within = weighted([(f[1] - f[0], v) for f, v in terms])
@@ -84,23 +119,25 @@ class Projector(Spectrum):
 
 
 class Whole(Spectrum):
-    """All of image space as one direction."""
+    """All of image space as one direction.
 
-    def gain(self, variance: Tensor) -> Tensor:
-        return torch.ones(len(variance), 1, dtype=torch.float64)
+    Args:
+        noise_std: σ_y.
+    """
 
-    def prepare(self, coefficients: Tensor) -> list[list[float]]:
-        return coefficients.tolist()
+    def __init__(self, noise_std: float) -> None:
+        super().__init__()
+        self.gains = Gains(_IDENTITY, noise_std)
 
     def combine(self, terms: list[tuple[Any, Tensor]]) -> Tensor:
         return weighted([(f[0], v) for f, v in terms])
 
     def damp(self, gain: Any, residual: Tensor) -> Tensor:
-        return residual
+        return residual if self.gains.noise_std == 0 else gain[0] * residual
 
 
-class Directions(Spectrum):
-    """Every distinct singular value as a direction of its own.
+class Singular(Spectrum):
+    """Every distinct singular value as a direction of its own: exact for noisy measurements.
 
     Args:
         operator: gives the decomposition.
@@ -109,54 +146,29 @@ class Directions(Spectrum):
     """
 
     def __init__(self, operator: SpectralOperator, noise_std: float, image: Tensor) -> None:
+        super().__init__()
         self.operator = operator
-        self.noise_std = noise_std
-        values = operator.singular_values(tuple(image.shape[1:]))
-        self.values, group = torch.unique(values, return_inverse=True)
+        values, group = operator.distinct_values(tuple(image.shape[1:]))
+        self.gains = Gains(values, noise_std)
         self.group = group.to(image.device)
         self.like = image
 
-    def prepare(self, coefficients: Tensor) -> Tensor:
+    def ready(self, coefficients: Tensor) -> Tensor:
         return coefficients.to(self.like)
 
     def combine(self, terms: list[tuple[Any, Tensor]]) -> Tensor:
         spectra = self.operator.spectral(torch.cat([v for _, v in terms])).chunk(len(terms))
         return self.operator.from_spectral(sum(f[self.group] * z for (f, _), z in zip(terms, spectra, strict=True)))
 
-    def damp(self, gain: Any, residual: Tensor) -> Tensor:
-        return self.combine([(gain, residual)])
 
-
-class Singular(Directions):
-    """The gain as it is: exact for noisy measurements."""
-
-    def gain(self, variance: Tensor) -> Tensor:
-        signal = variance[:, None] * self.values**2
-        return torch.where(self.values > 0, signal / (signal + self.noise_std**2), 0.0)
-
-
-class Perturbed(Directions):
-    """The paper's first-order perturbation, ρ_i = 1 - σ_y² / (r² s_i²) (appendix A.5): for σ_y ≪ r s_i alone.
-
-    Where r² falls toward data it grows without bound and guidance pushes away from the measurement, so that the restoration
-    drifts off, soon for a large w: it is here to be compared with.
-    """
-
-    expand = True
-
-    def gain(self, variance: Tensor) -> Tensor:
-        signal = variance[:, None] * self.values**2
-        return torch.where(self.values > 0, 1 - self.noise_std**2 / signal, 0.0)
-
-
-def spectrum_of(operator: Operator, noise_std: float, image: Tensor, kind: type[Directions] = Singular) -> Spectrum:
-    """The case that fits an operator; `kind` is the one for noisy measurements.
+def spectrum_of(operator: Operator, noise_std: float, image: Tensor) -> Spectrum:
+    """The case that fits an operator.
 
     Raises:
         TypeError: for a noisy measurement of an operator without singular values.
     """
     if not isinstance(operator, LinearOperator):
-        return Whole()
+        return Whole(noise_std)
     if noise_std == 0:
         return Projector(operator)
     if not isinstance(operator, SpectralOperator):
@@ -164,4 +176,4 @@ def spectrum_of(operator: Operator, noise_std: float, image: Tensor, kind: type[
             f"Guidance with noise_std={noise_std} needs a SpectralOperator, and {type(operator).__name__} is none: "
             "set noise_std to 0, or choose a sampler that needs no singular values (DPS)."
         )
-    return kind(operator, noise_std, image)
+    return Singular(operator, noise_std, image)

@@ -30,10 +30,11 @@ so that no small singular value is divided by. ζ starts from 0. The transform x
 
     x_{n+1} = (σ_{n+1}/σ_n) x_n + (α_{n+1} - α_n σ_{n+1}/σ_n) x̂_y,
 
-and order 2 extrapolates x̂_y, linear in ln(α/σ), from the last two steps (Adams-Bashforth, at no extra network call). Churn
-renews part of the noise that the state carries, ε̂ = (x_n - α_n x̂_y)/σ_n, so that later steps, which know more, mend early ones:
+and order 2 extrapolates x̂_y, linear in ln(α/σ), from the last two steps (Adams-Bashforth, at no extra network call). Renewal
+replaces part of the noise that the state carries, ε̂ = (x_n - α_n x̂_y)/σ_n, so that later steps, which know more, mend early
+ones:
 
-    x_{n+1} = α_{n+1} x̂_y + σ_{n+1} ( c ε̂ + √(1 - c²) ξ ),     c = (σ_{n+1} α_n / (α_{n+1} σ_n))^churn,     ξ ~ N(0, I).
+    x_{n+1} = α_{n+1} x̂_y + σ_{n+1} ( c ε̂ + √(1 - c²) ξ ),     c = (σ_{n+1} α_n / (α_{n+1} σ_n))^renewal,     ξ ~ N(0, I).
 
 References:
     Efron, Tweedie's Formula and Selection Bias, JASA 2011 (the tilt).
@@ -44,20 +45,41 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from cclight.operators.base import LinearOperator
-from cclight.paths.guidance import posterior_variance
-from cclight.samplers.base import Problem, Sampler
-from cclight.samplers.moments import ConjugateMoments
-from cclight.samplers.spectrum import Spectrum, spectrum_of
-from cclight.samplers.timesteps import Spacing, check_grid, timesteps
+from cclight.paths.gaussian import GaussianPath
+from cclight.problem import Problem
+from cclight.samplers.base import Sampler, renoise
+from cclight.samplers.grid import Grid, Spacing
+from cclight.samplers.moments import ConjugateMoments, check_start
+from cclight.samplers.pigdm import gain_rows
+from cclight.samplers.spectrum import Gains
 
 
+class State(NamedTuple):
+    """The image, ζ, and at second order the last step's x̂_y and its length in ln(α/σ)."""
+
+    x: Tensor
+    zeta: Tensor
+    before: Tensor | None
+    span: float
+
+
+@lru_cache(maxsize=64)
+def _rows(path: GaussianPath, grid: Grid, gains: Gains) -> Tensor:
+    """The gains of G, D and P - D at the time that each step begins, (steps, 3, K), float64 on the CPU."""
+    gain = gain_rows(path, grid, gains)
+    of_input = gains(path.ratio(grid.times(path, path.first_progress)[:-1]) ** 2)  # G: the gain at 1/snr
+    return torch.stack([of_input, gain, torch.where(gain > 0, 1 - gain, 0.0)], dim=1)
+
+
+@dataclass(frozen=True)
 class ConjugateTilt(Sampler):
     """The conjugate form around a network input that agrees with the measurement: no guidance weight to tune.
 
@@ -68,122 +90,86 @@ class ConjugateTilt(Sampler):
         t_start: progress from noise (0) to data (1) at which sampling begins, from the pseudoinverse plus noise; above 0.
         t_end: progress at which it ends; None ends at 0.999 on the VP path and 1 on the OT path.
         order: 1 (Euler) or 2 (Adams-Bashforth, at no extra network call).
-        timesteps: how the steps are spaced, see `cclight.samplers.timesteps`.
-        churn: how fast the noise is renewed, >= 0; 0 is deterministic, large values keep none of it.
+        timesteps: how the steps are spaced, see `cclight.samplers.grid`.
+        renewal: how fast the noise is renewed, >= 0; 0 is deterministic, large values keep none of it.
 
     Raises:
         ValueError: for values outside these ranges.
     """
 
+    steps: int = 5
+    t_start: float = 0.2
+    t_end: float | None = None
+    order: int = 2
+    timesteps: Spacing = "logsnr"
+    renewal: float = 0.0
+
     requires = LinearOperator
     reference = ConjugateMoments.reference
 
-    def __init__(
-        self,
-        steps: int = 5,
-        t_start: float = 0.2,
-        t_end: float | None = None,
-        order: int = 2,
-        timesteps: Spacing = "logsnr",
-        churn: float = 0.0,
-    ) -> None:
-        check_grid(steps, t_start, t_end, timesteps)
-        if t_start <= 0:
-            raise ValueError(f"t_start is above 0, where the state still says something of the image; got {t_start}.")
-        if order not in (1, 2):
-            raise ValueError(f"order is 1 (Euler) or 2 (Adams-Bashforth), got {order}.")
-        if churn < 0:
-            raise ValueError(f"churn is a number >= 0, got {churn}.")
-        self.steps = steps
-        self.t_start = t_start
-        self.t_end = t_end
-        self.order = order
-        self.timesteps: Spacing = timesteps
-        self.churn = churn
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_start(self.t_start)
+        if self.order not in (1, 2):
+            raise ValueError(f"order is 1 (Euler) or 2 (Adams-Bashforth), got {self.order}.")
+        if self.renewal < 0:
+            raise ValueError(f"renewal is a number >= 0, got {self.renewal}.")
 
-    def check(self, problem: Problem) -> None:
-        super().check(problem)
-        spectrum_of(problem.operator, problem.noise_std, problem.noise)
+    def begin(self, problem: Problem) -> State:
+        x = super().begin(problem)
+        return State(x, torch.zeros_like(x), None, math.inf)
 
-    def iterate(self, problem: Problem) -> Iterator[Tensor]:
-        path = problem.prior.path
-        spectrum = spectrum_of(problem.operator, problem.noise_std, problem.noise)
-        grid = timesteps(path, self.steps, self.t_start, self.t_end, self.timesteps)
-        times = grid.tolist()
-        variances = posterior_variance(path, grid[:-1])
-        gain = spectrum.gain(variances)
-        input_gains = spectrum.prepare(spectrum.gain(path.ratio(grid[:-1]) ** 2))  # G: the gain at 1/snr
-        rest = spectrum.prepare(torch.where(gain > 0, 1 - gain, 0.0))  # P - D
-        gains = spectrum.prepare(gain)
-        pinv_y = problem.operator.pinv(problem.y)
-        x = problem.start(times[0], pinv_y)
-        zeta = torch.zeros_like(x)
-        before: Tensor | None = None
-        span_before = math.inf
-        for n, v in enumerate(variances.tolist()):
-            alpha, sigma = problem.alpha_sigma(times[n])
-            alpha_next, sigma_next = problem.alpha_sigma(times[n + 1])
-            rows = input_gains[n], gains[n], rest[n]
-            estimate, zeta = _conditioned(problem, spectrum, times[n], v, rows, pinv_y, x, zeta)
-            ahead = estimate
-            if self.order == 2 and sigma_next > 0:
-                span = math.log(alpha_next / sigma_next * sigma / alpha)
-                if before is not None:
-                    ahead = estimate + (estimate - before) * (0.5 * span / span_before)
-                before, span_before = estimate, span
-            kept = (sigma_next / sigma * alpha / alpha_next) ** self.churn
-            shrink = kept * sigma_next / sigma
-            x = shrink * x + (alpha_next - alpha * shrink) * ahead
-            del estimate, ahead  # their images would lie beside the next step's graph
-            if self.churn and sigma_next > 0:
-                x = x + sigma_next * math.sqrt(1 - kept**2) * problem.randn()
-            yield x
+    def step(self, problem: Problem, n: int, state: State) -> State:
+        spectrum, now, after = problem.spectrum, problem.at(n), problem.at(n + 1)
+        rows = spectrum.prepare(_rows(problem.prior.path, self.grid, spectrum.gains))[n]
+        x, zeta, before, span_before = state
+        estimate, zeta = _conditioned(problem, rows, now.t, x, zeta)
+        ahead, span = estimate, math.inf
+        if self.order == 2 and after.sigma > 0:
+            span = math.log(after.alpha / after.sigma * now.sigma / now.alpha)
+            if before is not None:
+                ahead = estimate + (estimate - before) * (0.5 * span / span_before)
+            before = estimate
+        kept = (after.sigma / now.sigma * now.alpha / after.alpha) ** self.renewal
+        return State(renoise(problem, n, ahead, (x - now.alpha * ahead) / now.sigma, kept), zeta, before, span)
 
 
-def _conditioned(
-    problem: Problem,
-    spectrum: Spectrum,
-    t: float,
-    v: float,
-    rows: tuple[Any, Any, Any],
-    pinv_y: Tensor,
-    x: Tensor,
-    zeta: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """x̂_y of the state x at time t, and ζ improved, both (B, C, H, W); v is r_t², the rows are those of G, D and P - D."""
-    input_row, row, rest_row = rows
-    s, o = problem.linear(t)
-    alpha, sigma = problem.alpha_sigma(t)
-    lift = sigma**2 / alpha
-    h = alpha * pinv_y - x + lift * zeta
-    pulled = spectrum.combine([(input_row, h)])
+def _conditioned(problem: Problem, rows: Any, t: float, x: Tensor, zeta: Tensor) -> tuple[Tensor, Tensor]:
+    """x̂_y of the state x at time t, and ζ improved, both (B, C, H, W); the rows are those of G, D and P - D."""
+    of_input, of_residual, of_rest = rows
+    level, spectrum, pinv_y = problem.level(t), problem.spectrum, problem.pinv_y
+    v = level.sigma**2 / (level.sigma**2 + level.alpha**2)
+    lift = level.sigma**2 / level.alpha
+    h = level.alpha * pinv_y - x + lift * zeta
+    pulled = spectrum.combine([(of_input, h)])
     point = x + pulled
-    target = pinv_y - (h - pulled) / alpha  # H⁺y - Σ η
+    target = pinv_y - (h - pulled) / level.alpha  # H⁺y - Σ η
     del h, pulled  # they would lie beside the network's graph
     x_0 = direction = x
 
     def cotangent(network: Tensor) -> Tensor:
         nonlocal x_0, direction
-        x_0 = s * point + o * network
-        direction = spectrum.combine([(row, target - x_0)]) / v
+        x_0 = level.s * point + level.o * network
+        direction = spectrum.combine([(of_residual, target - x_0)]) / v
         return direction
 
     _, vjp = problem.network_and_vjp(point, t, cotangent)
-    spread = lift * (s * direction + o * vjp)  # V d
+    spread = lift * (level.s * direction + level.o * vjp)  # V d
     gap = target - x_0
     length = _quotient(direction, gap, spread + gap - v * direction)
     estimate = x_0 + length * (spread - v * direction)
     gap = target - estimate
-    estimate = estimate + spectrum.combine([(row, gap)])
+    estimate = estimate + spectrum.combine([(of_residual, gap)])
     zeta = zeta + length * direction
     if problem.noise_std:
-        zeta = zeta + spectrum.combine([(rest_row, gap)]) * (alpha / lift)
+        zeta = zeta + spectrum.combine([(of_rest, gap)]) * (level.alpha / lift)
     return estimate, zeta
 
 
 def _quotient(direction: Tensor, above: Tensor, below: Tensor) -> Tensor:
-    """<d, a> / <d, b> of each image, at least 0 and 0 where the direction vanishes, (B, 1, 1, 1)."""
+    """<d, a> / <d, b> of each image, at least 0 and 0 where the direction vanishes, (B, 1, ...)."""
+    shape = (-1, *[1] * (direction.ndim - 1))
     direction, above, below = direction.flatten(1), above.flatten(1), below.flatten(1)
     tiny = torch.finfo(direction.dtype).tiny
     below = (direction * below).sum(1)
-    return torch.where(below > tiny, (direction * above).sum(1).clamp_min(0) / below.clamp_min(tiny), 0.0).view(-1, 1, 1, 1)
+    return torch.where(below > tiny, (direction * above).sum(1).clamp_min(0) / below.clamp_min(tiny), 0.0).view(shape)

@@ -64,7 +64,7 @@ def test_every_sampler_of_ours_tries_eight_settings_within_the_budget(posterior)
     for name, settings in posterior.ours(4).items():
         assert len(settings) == 8, name
     assert set(posterior.ours(posterior.ONLY_DPS)) == {"DPS"}
-    assert posterior.ours(4)["ConjugateTilt"]["steps=4 t_start=0.1 order=2 timesteps=logsnr churn=0.0"](cell).shape == (
+    assert posterior.ours(4)["ConjugateTilt"]["steps=4 t_start=0.1 order=2 timesteps=logsnr renewal=0.0"](cell).shape == (
         1,
         3,
         8,

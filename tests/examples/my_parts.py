@@ -1,12 +1,11 @@
 """An operator, a sampler and a prior of one's own: see the README's section on extending cclight."""
 
-from itertools import pairwise
+from dataclasses import dataclass
 
 import torch
 from torch.nn.functional import avg_pool2d
 
 from cclight import LinearOperator, OTPath, Prior, Sample, Sampler
-from cclight.samplers.timesteps import timesteps
 
 
 class Interlacing(LinearOperator):
@@ -20,29 +19,24 @@ class Interlacing(LinearOperator):
         return channels, 2 * height, width
 
 
+@dataclass(frozen=True)
 class DataProjection(Sampler):
     """Denoise, put back what the measurement says, step on.
 
     Args:
         steps: network evaluations.
+        t_start: progress from noise (0) to data (1) at which sampling begins.
     """
 
-    def __init__(self, steps: int = 5):
-        self.steps = steps
+    steps: int = 5
+    t_start: float = 0.4
 
-    def iterate(self, problem):
-        path, operator = problem.prior.path, problem.operator
-        times = timesteps(path, self.steps, 0.4, 1.0).tolist()
-        pinv_y = operator.pinv(problem.y)
-        x = problem.start(times[0], pinv_y)
-        for t, t_next in pairwise(times):
-            alpha, sigma = problem.alpha_sigma(t)
-            x_0 = problem.denoise(x, t)
-            epsilon = (x - alpha * x_0) / sigma
-            x_0 = x_0 - operator.project(x_0) + pinv_y
-            alpha, sigma = problem.alpha_sigma(t_next)
-            x = alpha * x_0 + sigma * epsilon
-            yield x
+    def step(self, problem, n, x):
+        now, after = problem.at(n), problem.at(n + 1)
+        x_0 = problem.denoise(x, now.t)
+        epsilon = (x - now.alpha * x_0) / now.sigma
+        x_0 = x_0 - problem.operator.project(x_0) + problem.pinv_y
+        return after.alpha * x_0 + after.sigma * epsilon
 
 
 class Smooth(Prior):

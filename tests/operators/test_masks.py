@@ -4,7 +4,7 @@ from PIL import Image
 
 from cclight import SmallPrior
 from cclight.operators.masks import Box, FixedMask, FreeForm, Inpainting, MaskFile, RandomPixels, harmonic_fill
-from cclight.samplers.base import Problem
+from cclight.problem import Problem
 
 
 @pytest.mark.parametrize("name", ["op__in2_20ff1", "op__inp_20ff1", "op_flow__inp"])
@@ -109,6 +109,6 @@ def test_a_fill_changes_where_samplers_start_and_nothing_else():
     assert torch.equal(filled.pinv(y), plain.pinv(y))
     assert torch.equal(plain.first_guess(y), y)
     problem = Problem(SmallPrior(), filled, y, torch.zeros_like(x))
-    alpha, _ = problem.alpha_sigma(0.3)
-    assert torch.equal(problem.start(0.3, y), alpha * filled.first_guess(y))
+    alpha = problem.level(0.3).alpha
+    assert torch.equal(problem.start(0.3), alpha * filled.first_guess(y))
     assert torch.equal(harmonic_fill(x, torch.zeros(12, 12)), torch.zeros_like(x))

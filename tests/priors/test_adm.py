@@ -8,7 +8,7 @@ import torch
 from cclight.priors.adm import ADM
 from cclight.priors.adm_unet import ADMArchitecture, ADMUNet
 from cclight.priors.checkpoints import CheckpointError, architecture_of, fill
-from cclight.samplers.base import Problem
+from cclight.problem import Problem
 
 SMALL = ["imagenet", "ffhq", "plain"]
 FULL = {"imagenet256": "adm_imagenet256_uncond", "ffhq256": "adm_ffhq256"}

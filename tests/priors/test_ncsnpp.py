@@ -9,7 +9,7 @@ from torch import nn
 from cclight.priors.checkpoints import CheckpointError, fill
 from cclight.priors.ncsnpp import RectifiedFlow, averaged_weights
 from cclight.priors.ncsnpp_unet import NCSNpp, NCSNppArchitecture, downsample, upsample
-from cclight.samplers.base import Problem
+from cclight.problem import Problem
 
 SMALL = NCSNppArchitecture(image_size=32, nf=32, ch_mult=(1, 1, 2), num_res_blocks=1, attn_resolutions=(16,), num_scales=20)
 

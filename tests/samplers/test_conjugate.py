@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from dataclasses import FrozenInstanceError, replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -23,7 +27,8 @@ from cclight.operators.masks import Box
 from cclight.paths.guidance import gamma
 from cclight.priors.base import Prior
 from cclight.samplers.coefficients import conjugate_table, quadrature
-from cclight.samplers.timesteps import timesteps
+from cclight.samplers.grid import Grid
+from cclight.samplers.spectrum import Projector
 from tests.samplers.golden import cases, relative
 
 DIFFUSION = "cpgdm__*"
@@ -75,38 +80,36 @@ def test_table_agrees_with_the_papers_integrals(golden):
         if not case.operator.__class__.__name__.startswith("Bicubic"):
             continue
         path, w, lam = VPPath(), case.settings["w"], case.settings["lam"]
-        times = timesteps(path, case.settings["n_steps"], case.settings["t_start"], case.settings["t_end"])
-        table = conjugate_table(path, Epsilon(), times, _projector_gain, "alpha2", w, lam, 1)
+        grid = Grid(case.settings["n_steps"], case.settings["t_start"], case.settings["t_end"])
+        times = grid.times(path)
+        table = conjugate_table(path, Epsilon(), grid, Projector.gains, "alpha2", w, lam)
         b_vp = -2 * path.alpha(times).log()
         a, b = lam * times + b_vp / 2, -w * b_vp / 2
         back = torch.stack([-a[1:], -a[1:] - b[1:]], dim=1).exp()  # null space, range
         target = torch.from_numpy(case.data["exact_Phiy"]).diff()[:, None] * back[:, 1:]
-        assert relative(table.target[:, 1:], target) < 1e-4
+        assert relative(table.phi[:, 2, 1:], target) < 1e-4
         outer = torch.from_numpy(case.data["exact_Phis"]).diff(dim=0)
         network = torch.stack([outer[:, 0], outer.sum(1)], dim=1) * back
-        assert relative(table.network, network) < 1e-4
-
-
-def _projector_gain(variance: Tensor) -> Tensor:
-    return torch.tensor([0.0, 1.0], dtype=torch.float64).expand(len(variance), 2)
+        assert relative(table.phi[:, 1], network) < 1e-4
 
 
 def test_table_meets_its_closed_forms():
     """λ = 0 on VP with ε: the integrals from the first time on are elementary functions of σ/α and b."""
     path, w = VPPath(), 15.0
-    times = timesteps(path, 5, 0.6, 0.999)
-    table = conjugate_table(path, Epsilon(), times, _projector_gain, "alpha2", w, 0.0, 1)
+    grid = Grid(5, 0.6, 0.999)
+    times = grid.times(path)
+    x, network, target, vjp = conjugate_table(path, Epsilon(), grid, Projector.gains, "alpha2", w).phi.unbind(1)
     ratio, alpha, sigma = path.ratio(times), path.alpha(times), path.sigma(times)
     b = w * alpha.log()  # -w b_VP / 2
     # Null space: ẋ = p x + q N has x/α + ... so the coefficient of ε is α' (ρ' - ρ): DDIM.
-    torch.testing.assert_close(table.network[:, 0], alpha[1:] * ratio.diff(), rtol=1e-11, atol=0)
-    torch.testing.assert_close(table.x[:, 0], alpha[1:] / alpha[:-1], rtol=1e-12, atol=0)
+    torch.testing.assert_close(network[:, 0], alpha[1:] * ratio.diff(), rtol=1e-11, atol=0)
+    torch.testing.assert_close(x[:, 0], alpha[1:] / alpha[:-1], rtol=1e-12, atol=0)
     # Range: ∫ e^{a+b} γ s = e^{b'} - e^{b} in the frame of t = 0, brought back by e^{-a' - b'} with a = b_VP/2 = -ln α.
     expected = alpha[1:] * (-torch.expm1(b[:-1] - b[1:]))
-    torch.testing.assert_close(table.target[:, 1], expected, rtol=1e-11, atol=0)
+    torch.testing.assert_close(target[:, 1], expected, rtol=1e-11, atol=0)
     # VJP on the null space: w (artanh σ - σ).
     expected = alpha[1:] * (w * (torch.atanh(sigma) - sigma)).diff()
-    torch.testing.assert_close(table.vjp[:, 0], expected, rtol=1e-9, atol=0)
+    torch.testing.assert_close(vjp[:, 0], expected, rtol=1e-9, atol=0)
 
 
 def test_quadrature_integrates_polynomials_exactly():
@@ -195,7 +198,7 @@ def test_converges_to_the_guided_ode(path, parameterization, schedule):
     errors = []
     for steps in (20, 160):
         sampler = Conjugate(steps, guidance=2.0, lam=0.3, t_start=0.4, t_end=0.95, schedule=schedule)
-        times = timesteps(path, steps, 0.4, 0.95)
+        times = Grid(steps, 0.4, 0.95).times(path)
         start = path.alpha(times[0]) * operator.pinv(y) + path.sigma(times[0]) * noise
         exact = guided_ode(prior, operator, y, start, times, schedule, 2.0)
         errors.append(relative(sampler.sample(prior, operator, y, noise).image, exact))
@@ -210,7 +213,7 @@ def test_second_order_converges_at_second_order(path, parameterization):
     errors = []
     for steps in (40, 160):
         sampler = Conjugate(steps, guidance=2.0, lam=0.3, t_start=0.4, t_end=0.95, order=2)
-        times = timesteps(path, steps, 0.4, 0.95)
+        times = Grid(steps, 0.4, 0.95).times(path)
         start = path.alpha(times[0]) * operator.pinv(y) + path.sigma(times[0]) * noise
         exact = guided_ode(prior, operator, y, start, times, "alpha2", 2.0)
         errors.append(relative(sampler.sample(prior, operator, y, noise).image, exact))
@@ -222,7 +225,7 @@ def test_without_guidance_it_is_ddim(golden):
     (case,) = cases(golden, "cpgdm__bicubic4__w15*")
     prior, path = case.prior, case.prior.path
     result = Conjugate(steps=5, guidance=0.0).sample(prior, case.operator, case.y, case.noises[0])
-    times = timesteps(path, 5, 0.6, None)
+    times = Grid(5, 0.6, None).times(path)
     alpha, sigma = path.alpha(times), path.sigma(times)
     x = alpha[0] * case.operator.pinv(case.y) + sigma[0] * case.noises[0]
     for n in range(5):
@@ -232,15 +235,32 @@ def test_without_guidance_it_is_ddim(golden):
     torch.testing.assert_close(result.image, x, rtol=1e-10, atol=1e-10)
 
 
-def test_tables_are_computed_once():
+def test_tables_are_computed_once_and_go_with_the_settings():
     prior, operator = smooth_mixture(VPPath(), Epsilon()), BicubicDownsampling(4)
     y, noise = problem(prior, operator)
     sampler = Conjugate()
     sampler.sample(prior, operator, y, noise)
-    (before,) = sampler._tables.values()
+    made = conjugate_table.cache_info().misses
     sampler.sample(prior, operator, y[:1], noise[:1])
-    (after,) = sampler._tables.values()
-    assert after is before
+    assert conjugate_table.cache_info().misses == made
+    more = replace(sampler, steps=10).sample(prior, operator, y, noise)
+    assert more.nfe == 10
+    torch.testing.assert_close(more.image, Conjugate(10).sample(prior, operator, y, noise).image, rtol=0, atol=0)
+    with pytest.raises(FrozenInstanceError):
+        sampler.steps = 10
+
+
+def test_tables_are_bounded_and_hold_no_operator():
+    prior = smooth_mixture(VPPath(), Epsilon())
+    for _ in range(20):
+        operator = BicubicDownsampling(4)
+        y, noise = problem(prior, operator)
+        Conjugate(1).sample(prior, operator, y, noise, noise_std=0.1)
+    gone = weakref.ref(operator)
+    del operator
+    gc.collect()
+    assert gone() is None
+    assert conjugate_table.cache_info().currsize <= 16
 
 
 def test_trajectory_is_kept_where_asked_for():
@@ -262,7 +282,7 @@ def test_trajectory_is_kept_where_asked_for():
         ({"schedule": "beta"}, "Unknown guidance schedule 'beta': choose one of alpha2"),
         ({"timesteps": "cosine"}, "Unknown spacing of time steps 'cosine': choose one of uniform"),
         ({"order": 3}, r"order is 1 \(Euler\) or 2"),
-        ({"noise_model": "none"}, "Unknown noise model 'none': choose one of exact, perturbation"),
+        ({"guidance": float("nan")}, "guidance of Conjugate is a finite number, got nan"),
         ({"jacobian": "jvp"}, "jacobian is vjp or none, got 'jvp'"),
         ({"churn": -0.1}, "churn is a number >= 0"),
         ({"churn": 0.1, "order": 2}, "0 unless order is 1; got churn=0.1 and order=2"),
@@ -280,7 +300,7 @@ def test_without_the_jacobian_no_graph_is_made_and_the_ode_without_it_is_met():
     with torch.inference_mode():
         result = Conjugate(6, 2.0, t_start=0.4, jacobian="none").sample(LeafPrior(prior), operator, y, noise)
     assert result.nfe == 6
-    times = timesteps(path, 80, 0.4, 0.95)
+    times = Grid(80, 0.4, 0.95).times(path)
     pinv_y = operator.pinv(y)
 
     def velocity(t: Tensor, x: Tensor) -> Tensor:
@@ -305,25 +325,6 @@ class LeafPrior(Prior):
     def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
         assert not torch.is_grad_enabled()
         return self.prior(x_t, t)
-
-
-def test_denoise_last_returns_the_denoised_estimate_of_the_last_state():
-    prior, operator = smooth_mixture(VPPath(), Epsilon()), BicubicDownsampling(4)
-    y, noise = problem(prior, operator)
-    state = Conjugate(4, t_end=0.9).sample(prior, operator, y, noise).image
-    result = Conjugate(4, t_end=0.9, denoise_last=True).sample(prior, operator, y, noise, keep_trajectory=True)
-    times = timesteps(prior.path, 4, 0.6, 0.9)
-    torch.testing.assert_close(result.image, prior.denoise(state, times[-1].expand(len(y))))
-    assert result.nfe == 5
-    assert len(result.trajectory or []) == 4
-
-
-def test_denoise_last_spends_nothing_where_no_noise_is_left():
-    prior, operator = smooth_mixture(OTPath(), Velocity()), BicubicDownsampling(4)
-    y, noise = problem(prior, operator)
-    result = Conjugate(4, denoise_last=True).sample(prior, operator, y, noise)
-    assert result.nfe == 4
-    assert result.image.isfinite().all()
 
 
 @pytest.mark.parametrize(("path", "parameterization"), [(VPPath(), Epsilon()), (OTPath(), Velocity())])

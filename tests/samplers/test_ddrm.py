@@ -6,7 +6,7 @@ import torch
 from cclight.operators.base import LinearOperator
 from cclight.operators.separable import BicubicDownsampling
 from cclight.paths.gaussian import OTPath, VPPath
-from cclight.samplers.base import Problem
+from cclight.problem import Problem
 from cclight.samplers.ddrm import DDRM
 from tests.samplers.baselines import PATHS, assert_images_do_not_meet, cell, distances, golden_run, one_gaussian, small_mixture
 from tests.samplers.golden import SHAPE, relative
@@ -21,7 +21,7 @@ class Replay(Problem):
 
     def randn(self):
         self.step += 1
-        alpha, sigma = self.alpha_sigma(float(self.step))
+        _, alpha, sigma, *_ = self.level(float(self.step))
         s, batch, first = self.operator.s, len(self.y), 3 * self.step - 2
         every, cleaner_only, measured = (self.run.bank[first + k, :batch] for k in range(3))
         cleaner = (s > 0) & (s * sigma < alpha * self.noise_std)

@@ -25,7 +25,9 @@ def test_the_data_step_solves_its_subproblem():
     path, noise_std, lam = PATHS[0], 0.3, 2e4
     problem = cell(small_mixture(path), BicubicDownsampling(2), noise_std)
     noise = normal(1, 1, 4, 4, seed=6)
-    ours = DiffPIR(steps=1, lam=lam).sample(problem.prior, problem.operator, problem.y, noise, noise_std=noise_std).image
+    ours = (
+        DiffPIR(steps=1, prior_weight=lam).sample(problem.prior, problem.operator, problem.y, noise, noise_std=noise_std).image
+    )
     time = torch.tensor([path.t_noise], dtype=torch.float64)
     x_0 = problem.prior.denoise(noise, time).flatten()
     matrix = problem.operator(torch.eye(16, dtype=torch.float64).view(16, 1, 4, 4)).flatten(1).T
@@ -39,7 +41,7 @@ def test_the_data_step_solves_its_subproblem():
 @pytest.mark.parametrize(("path", "noise_std"), [(VPPath(), 0.1), (OTPath(), 0.0)], ids=str)
 def test_more_steps_come_closer_to_the_posterior(path, noise_std):
     problem = cell(small_mixture(path), BicubicDownsampling(2), noise_std)
-    coarse, middle, fine = distances(problem, [DiffPIR(n, zeta=1.0) for n in (3, 10, 80)])
+    coarse, middle, fine = distances(problem, [DiffPIR(n, eta=1.0) for n in (3, 10, 80)])
     assert coarse > middle > fine
     assert fine < 0.6
 
@@ -54,7 +56,7 @@ def test_nonlinear_operators_run():
     prior = small_mixture(PATHS[0])
     x = prior.sample(4, torch.Generator().manual_seed(0))
     operator = Rounding()
-    image = DiffPIR(20).sample(prior, operator, operator(x), normal(4, 1, 4, 4), noise_std=0.1).image
+    image = DiffPIR(20).sample(prior, operator, operator(x), normal(4, 1, 4, 4)).image
     # The last step puts x̂_0 + y - h(x̂_0) out, which is within two roundings of the truth.
     assert float((image - x).abs().max()) <= 0.25
 
@@ -80,7 +82,7 @@ def test_noise_needs_singular_values():
         DiffPIR(2).sample(small_mixture(PATHS[0]), Half(), zeros, zeros, noise_std=0.1)
 
 
-@pytest.mark.parametrize("arguments", [{"steps": 0}, {"lam": 0.0}, {"zeta": 1.1}, {"timesteps": "even"}])
+@pytest.mark.parametrize("arguments", [{"steps": 0}, {"prior_weight": 0.0}, {"eta": 1.1}, {"timesteps": "even"}])
 def test_bad_settings_are_named(arguments):
-    with pytest.raises(ValueError, match=r"steps|lam|zeta|spacing"):
+    with pytest.raises(ValueError, match=r"steps|prior_weight|eta|spacing"):
         DiffPIR(**arguments)

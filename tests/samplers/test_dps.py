@@ -6,7 +6,7 @@ import torch
 from cclight.operators.base import Operator
 from cclight.operators.separable import BicubicDownsampling
 from cclight.paths.gaussian import OTPath, VPPath
-from cclight.samplers.base import Problem
+from cclight.problem import Problem
 from cclight.samplers.dps import DPS
 from tests.samplers.baselines import (
     PATHS,
@@ -46,7 +46,7 @@ def test_meets_the_golden_run(golden, name):
     run = golden_run(golden, f"{name}.npz")
     problem = Problem(**run.problem_arguments)
     # The golden code starts from α H⁺y + σ ε, not from noise, and its weight counts double.
-    problem.noise = problem.start(0.0, problem.operator.pinv(problem.y))
+    problem.noise = problem.start(0.0)
     with torch.no_grad():
         *_, x = DPS(run.settings["n_steps"], zeta=2 * run.settings["grad_term_weight"], eta=0.0).iterate(problem)
     assert problem.nfe == run.settings["n_steps"]
@@ -75,7 +75,7 @@ def test_the_step_is_ancestral(path):
 
     def second_state(seed):
         run = DPS(4, zeta=0.0).sample(
-            prior, operator, torch.zeros(1, 1, 2, 2), noise, generators=seeded(seed), keep_trajectory=True
+            prior, operator, operator(0 * noise), noise, generators=seeded(seed), keep_trajectory=True
         )
         return run.trajectory
 
@@ -88,7 +88,7 @@ def test_the_step_is_ancestral(path):
         x, ours = second_state(seed)[:2]
         mean = variance * (alpha_s * prior.denoise(x, t) / path.sigma(s) ** 2 + alpha / alpha_s * x / step)
         (generator,) = seeded(seed)
-        _, z = (torch.randn(1, 4, 4, generator=generator, dtype=torch.float64) for _ in range(2))
+        _, z = (torch.randn(1, 4, 4, generator=generator).double() for _ in range(2))
         torch.testing.assert_close(ours, mean + variance.sqrt() * z, rtol=1e-9, atol=1e-9)
 
 

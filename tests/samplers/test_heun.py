@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from cclight import BicubicDownsampling, Conjugate
+from cclight.samplers.grid import Grid
 from cclight.samplers.heun import ConjugateHeun
-from cclight.samplers.timesteps import timesteps
 from tests.samplers.golden import relative
 from tests.samplers.test_conjugate import SETTINGS, Counting, guided_ode, problem, smooth_mixture
 
@@ -18,7 +18,7 @@ from tests.samplers.test_conjugate import SETTINGS, Counting, guided_ode, proble
 def test_it_converges_at_second_order(path, parameterization):
     prior, operator = smooth_mixture(path, parameterization), BicubicDownsampling(4)
     y, noise = problem(prior, operator)
-    times = timesteps(path, 1, 0.4, 0.95)
+    times = Grid(1, 0.4, 0.95).times(path)
     start = path.alpha(times[0]) * operator.pinv(y) + path.sigma(times[0]) * noise
     exact = guided_ode(prior, operator, y, start, times, "alpha2", 2.0)
     errors = [

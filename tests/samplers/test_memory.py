@@ -81,7 +81,7 @@ class Reporting(Prior):
         (ConjugateMoments(4), 4),
         (ConjugateTilt(4), 9),  # ζ, where the network is asked, what it should meet, x̂_0 and x̂_y of the step before besides
         (PiGDM(4), 4),
-        (DPS(4), 5),
+        (DPS(4), 4),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Sampler) else str(value),
 )

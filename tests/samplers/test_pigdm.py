@@ -8,8 +8,8 @@ from torch import Tensor
 
 from cclight import BicubicDownsampling, Epsilon, Inpainting, OTPath, PiGDM, Velocity, VPPath
 from cclight.operators.masks import Box
-from cclight.samplers.base import Problem
-from cclight.samplers.timesteps import timesteps
+from cclight.problem import Problem
+from cclight.samplers.grid import Grid
 from tests.samplers.golden import cases, relative
 from tests.samplers.test_conjugate import Counting, guided_ode, problem, smooth_mixture
 
@@ -17,7 +17,7 @@ from tests.samplers.test_conjugate import Counting, guided_ode, problem, smooth_
 class FromPureNoise(Problem):
     """The paper's code starts some inpainting runs from noise alone."""
 
-    def start(self, t: float, estimate: Tensor) -> Tensor:
+    def start(self, t: float) -> Tensor:
         return self.noise
 
 
@@ -63,7 +63,7 @@ def test_converges_to_the_guided_ode(path, parameterization, integrator):
     errors = []
     for steps in (40, 320):
         sampler = PiGDM(steps, 1.0, 0.2, 0.4, 0.95, integrator=integrator)
-        times = timesteps(path, steps, 0.4, 0.95)
+        times = Grid(steps, 0.4, 0.95).times(path)
         start = path.alpha(times[0]) * operator.pinv(y) + path.sigma(times[0]) * noise
         exact = guided_ode(prior, operator, y, start, times, "constant", 1.0)
         errors.append(relative(sampler.sample(prior, operator, y, noise).image, exact))

@@ -34,7 +34,7 @@ def test_takes_the_papers_steps():
         z = x - (1 - t) ** exponent * operator.adjoint(operator(x) - y) / norm2
         total = torch.zeros_like(x)
         for _ in range(samples):
-            mixed = t * z + (1 - t) * torch.randn(1, 4, 4, generator=generator, dtype=torch.float64)
+            mixed = t * z + (1 - t) * torch.randn(1, 4, 4, generator=generator).double()
             total += mixed + (1 - t) * prior(mixed, torch.tensor([t], dtype=torch.float64))
         x = total / samples
     assert run.nfe == steps * samples

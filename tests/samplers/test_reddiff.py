@@ -6,7 +6,7 @@ import torch
 from cclight.operators.base import Operator
 from cclight.operators.separable import BicubicDownsampling
 from cclight.paths.gaussian import OTPath, VPPath
-from cclight.samplers.base import Problem
+from cclight.problem import Problem
 from cclight.samplers.reddiff import REDDiff
 from tests.samplers.baselines import (
     PATHS,
@@ -54,9 +54,9 @@ def test_the_first_step_goes_down_both_slopes():
     y, lam, lr = operator(normal(2, 1, 4, 4)) + 0.5, 0.25, 0.1
     problem = Problem(prior, operator, y, normal(2, 1, 4, 4, seed=1), generators=seeded(0, 1))
     with torch.no_grad():
-        (ours,) = REDDiff(steps=1, lam=lam, lr=lr).iterate(problem)
+        (ours,) = REDDiff(steps=1, prior_weight=lam, lr=lr).iterate(problem)
     mu = operator.pinv(y).requires_grad_()
-    epsilon = torch.stack([torch.randn(1, 4, 4, generator=g, dtype=torch.float64) for g in seeded(0, 1)])
+    epsilon = torch.stack([torch.randn(1, 4, 4, generator=g).double() for g in seeded(0, 1)])
     time = torch.full((2,), 0.5, dtype=torch.float64)
     alpha, sigma = path.alpha(time[0]), path.sigma(time[0])
     error = (prior((alpha * mu + sigma * epsilon).detach(), time) - epsilon).detach()
@@ -100,7 +100,7 @@ def test_needs_a_gradient():
         REDDiff().sample(small_mixture(PATHS[0]), Blind(2), torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 4, 4))
 
 
-@pytest.mark.parametrize("arguments", [{"steps": 0}, {"lam": -1.0}, {"lr": 0.0}, {"timesteps": "even"}])
+@pytest.mark.parametrize("arguments", [{"steps": 0}, {"prior_weight": -1.0}, {"lr": 0.0}, {"timesteps": "even"}])
 def test_bad_settings_are_named(arguments):
-    with pytest.raises(ValueError, match=r"steps|lam|lr|spacing"):
+    with pytest.raises(ValueError, match=r"steps|prior_weight|lr|spacing"):
         REDDiff(**arguments)

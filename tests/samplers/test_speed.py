@@ -23,7 +23,7 @@ from cclight import (
     REDDiff,
     Velocity,
 )
-from cclight.samplers.base import Problem
+from cclight.problem import Problem
 from cclight.samplers.heun import ConjugateHeun
 from cclight.samplers.moments import ConjugateMoments
 from cclight.samplers.tilt import ConjugateTilt
@@ -76,7 +76,7 @@ def test_the_watch_sees_both():
         ConjugateHeun(4),
         ConjugateMoments(4),
         ConjugateTilt(4),
-        ConjugateTilt(4, churn=1.0),
+        ConjugateTilt(4, renewal=1.0),
         DDRM(4),
         REDDiff(4),
         PnPFlow(4, samples=2),

@@ -110,18 +110,18 @@ def test_float32_agrees_with_float64():
         assert relative(single, exact) < 1e-4
 
 
-@pytest.mark.parametrize("churn", [0.0, 2.0])
-def test_images_do_not_meet(churn):
-    assert_images_do_not_meet(ConjugateTilt(4, churn=churn), AveragePooling(2), 0.1)
+@pytest.mark.parametrize("renewal", [0.0, 2.0])
+def test_images_do_not_meet(renewal):
+    assert_images_do_not_meet(ConjugateTilt(4, renewal=renewal), AveragePooling(2), 0.1)
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_churn_samples_a_gaussian_posterior(path):
+def test_renewal_samples_a_gaussian_posterior(path):
     """With many steps the stochastic equation has the posterior for its marginal, as the deterministic one has."""
     kept, prior = Inpainting(Box(2)), one_gaussian(path, 0.3)
     y = kept(prior.sample(1, torch.Generator().manual_seed(0)))
     posterior = prior.posterior(kept, y, 0.2)
-    sampler = ConjugateTilt(100, t_start=0.1, churn=1.0)
+    sampler = ConjugateTilt(100, t_start=0.1, renewal=1.0)
     seeds = [torch.Generator().manual_seed(i) for i in range(800)]
     noise = normal(800, 1, 4, 4, seed=2)
     image = sampler.sample(prior, kept, y.expand(800, 1, 4, 4), noise, noise_std=0.2, generators=seeds).image
@@ -135,7 +135,7 @@ def test_what_it_cannot_do_is_refused():
         ConjugateTilt(t_start=0.0)
     with pytest.raises(ValueError, match="order is 1"):
         ConjugateTilt(order=3)
-    with pytest.raises(ValueError, match="churn is a number >= 0"):
-        ConjugateTilt(churn=-1.0)
+    with pytest.raises(ValueError, match="renewal is a number >= 0"):
+        ConjugateTilt(renewal=-1.0)
     with pytest.raises(TypeError, match="ConjugateTilt needs a LinearOperator, and Quantization is none"):
         ConjugateTilt().sample(small_mixture(PATHS[0]), Quantization(4), normal(1, 1, 4, 4), normal(1, 1, 4, 4))
