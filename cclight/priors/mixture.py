@@ -98,9 +98,7 @@ class GaussianMixture(Prior):
         if classes is not None:
             self.labels = int(classes.max()) + 1
             if classes.shape != (components,) or set(classes.tolist()) != set(range(self.labels)):
-                raise ValueError(
-                    f"classes are {components} labels, each of 0, 1, ... present, got {classes.tolist()}."
-                )
+                raise ValueError(f"classes are {components} labels, each of 0, 1, ... present, got {classes.tolist()}.")
         variances, floor, basis = _decompose(covariances.double())
         self.register_buffer("means", means)
         self.register_buffer("variances", variances)
