@@ -15,7 +15,10 @@ from cclight.configs import packaged_configs
 KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "samplers": ("samplers.", ("Sampler", "Restoration", "Problem")),
     "operators": ("operators.", ("Operator", "LinearOperator", "SpectralOperator")),
-    "priors": ("priors.", ("Prior", "NoiseConditioned", "AngularVelocity")),
+    "priors": (
+        "priors.",
+        ("Prior", "NoiseConditioned", "AngularVelocity", "LatentDecoding", "Autoencoder", "DiffusersAutoencoder"),
+    ),
     "sources": ("data.s", ("Source",)),
     "metrics": ("metrics.image", ("ImageMetric",)),
 }
@@ -26,6 +29,7 @@ _EXTRAS = {
     "DeepinvPrior": "cclight[deepinv]",
     "DiffusersPrior": "cclight[diffusers]",
     "DiffusersFlow": "cclight[diffusers]",
+    "StableDiffusion": "cclight[diffusers]",
     "DeepinvPhysics": "cclight[deepinv]",
     "CodecCompression": "cclight[codec]",
 }
