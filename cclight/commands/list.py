@@ -13,11 +13,11 @@ from cclight.configs import packaged_configs
 
 # Each kind's rooms, and the bases there that are no members themselves.
 KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "samplers": ("samplers.", ("Sampler", "Restoration", "Problem")),
+    "samplers": ("samplers.", ("Sampler", "Grid")),
     "operators": ("operators.", ("Operator", "LinearOperator", "SpectralOperator")),
     "priors": (
         "priors.",
-        ("Prior", "NoiseConditioned", "AngularVelocity", "LatentDecoding", "Autoencoder", "DiffusersAutoencoder"),
+        ("Prior", "NoiseConditioned", "AngularVelocity", "Autoencoder", "DiffusersAutoencoder"),
     ),
     "sources": ("data.s", ("Source",)),
     "metrics": ("metrics.image", ("ImageMetric",)),
@@ -29,7 +29,7 @@ _EXTRAS = {
     "DeepinvPrior": "cclight[deepinv]",
     "DiffusersPrior": "cclight[diffusers]",
     "DiffusersFlow": "cclight[diffusers]",
-    "StableDiffusion": "cclight[diffusers]",
+    "StableDiffusion": "cclight[latent]",
     "DeepinvPhysics": "cclight[deepinv]",
     "CodecCompression": "cclight[codec]",
 }

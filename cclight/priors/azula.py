@@ -56,10 +56,10 @@ class AzulaPrior(NoiseConditioned):
         ValueError: for a plugin or model that does not exist, or a class_label that the network does not know.
     """
 
-    reference = """@software{rozet2024azula,
+    reference = """@misc{rozet2024azula,
   title = {Azula: Diffusion models in {PyTorch}},
   author = {Rozet, Fran{\\c{c}}ois},
-  url = {https://github.com/probabilists/azula},
+  howpublished = {https://github.com/probabilists/azula},
   year = {2024},
 }"""
 

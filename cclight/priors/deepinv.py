@@ -17,6 +17,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from cclight.operators.external import DeepinvPhysics
 from cclight.paths.gaussian import GaussianPath
 from cclight.paths.parameterization import Parameterization
 from cclight.priors.base import one_hot
@@ -50,13 +51,7 @@ class DeepinvPrior(NoiseConditioned):
         ValueError: for a denoiser that cannot be made, or a class_label that it does not know.
     """
 
-    reference = """@article{tachella2025deepinverse,
-  title = {{DeepInverse}: A {Python} package for solving imaging inverse problems with deep learning},
-  author = {Tachella, Juli{\\'a}n and Terris, Matthieu and Hurault, Samuel and Wang, Andrew and Davy, Leo
-            and Scanvic, J{\\'e}r{\\'e}my and Sechaud, Victor and Vo, Romain and Moreau, Thomas and Davies, Thomas and others},
-  journal = {Journal of Open Source Software},
-  year = {2025},
-}"""
+    reference = DeepinvPhysics.reference
 
     def __init__(
         self,

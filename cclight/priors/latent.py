@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 
 from cclight.errors import one_line
-from cclight.operators.base import Operator
 from cclight.priors.base import Prior
 from cclight.priors.checkpoints import CheckpointError, fill, load_state
 from cclight.priors.hf_diffusers import _ATTENTION, _TODAY, _file, _settings
@@ -66,7 +65,7 @@ class DiffusersAutoencoder(Autoencoder):
         try:
             from diffusers import AutoencoderKL
         except ImportError as error:
-            raise ImportError("DiffusersAutoencoder needs the package diffusers: pip install 'cclight[diffusers]'.") from error
+            raise ImportError("DiffusersAutoencoder needs the package diffusers: pip install 'cclight[latent]'.") from error
         settings = _settings(_file(repo, "vae/config.json"))
         if settings.get("_class_name", "AutoencoderKL") != "AutoencoderKL":
             raise CheckpointError(
@@ -143,23 +142,3 @@ class Latent(Prior):
                 f"the sampler LATINO, or InLatents with DPS or REDDiff within."
             )
         return self.prior(x_t, t) if label is None else self.prior(x_t, t, label)
-
-
-class LatentDecoding(Operator):
-    """The measurement of latents: their image's. H(D(z)), which is differentiable and not linear.
-
-    Args:
-        operator: the degradation H of images.
-        autoencoder: images to latents and back.
-    """
-
-    def __init__(self, operator: Operator, autoencoder: Autoencoder) -> None:
-        super().__init__()
-        self.operator = operator
-        self.autoencoder = autoencoder
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.operator(self.autoencoder.decode(x))
-
-    def pinv(self, y: Tensor) -> Tensor:
-        return self.autoencoder.encode(self.operator.first_guess(self.operator.pinv(y)))

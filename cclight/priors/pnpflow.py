@@ -30,9 +30,9 @@ class PnPFlowUNet(Prior):
 
     reference = """@inproceedings{martin2025pnpflow,
   title = {{PnP-Flow}: Plug-and-Play Image Restoration with Flow Matching},
-  author = {Martin, S{\\'e}gol{\\`e}ne and Gagneux, Anne and Hagemann, Paul and Steidl, Gabriele},
+  author = {Martin, S\\'egol\\`ene and Gagneux, Anne and Hagemann, Paul and Steidl, Gabriele},
   booktitle = {International Conference on Learning Representations},
-  year = {2025},
+  year = {2025}
 }"""
 
     def __init__(self, checkpoint: str, image_size: int | None = None) -> None:

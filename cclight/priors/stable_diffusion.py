@@ -75,7 +75,7 @@ def _parts(repo: str) -> tuple[Any, Any]:
     try:
         import diffusers
     except ImportError as error:
-        raise ImportError("StableDiffusion needs the package diffusers: pip install 'cclight[diffusers]'.") from error
+        raise ImportError("StableDiffusion needs the package diffusers: pip install 'cclight[latent]'.") from error
     index = _settings(_file(repo, "model_index.json"))
     if index.get("unet") != ["diffusers", "UNet2DConditionModel"] or index.get("text_encoder_2", [None])[0] is not None:
         raise _refusal(repo, "its network is not Stable Diffusion's UNet2DConditionModel with one text encoder")
@@ -104,7 +104,7 @@ def _encoded(repo: str, prompt: str) -> Tensor:
         from transformers import CLIPTextModel, CLIPTokenizer
     except ImportError as error:
         raise ImportError(
-            "StableDiffusion reads a prompt with the package transformers: pip install transformers, or give prompt_embeds."
+            "StableDiffusion reads a prompt with transformers: pip install 'cclight[latent]', or give prompt_embeds."
         ) from error
     try:
         tokenizer = CLIPTokenizer.from_pretrained(repo, subfolder="tokenizer")

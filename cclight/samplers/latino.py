@@ -21,7 +21,8 @@ from torch import Tensor
 
 from cclight.data.noise import standard_normal
 from cclight.operators.base import Operator
-from cclight.priors.latent import Latent, LatentDecoding
+from cclight.operators.latent import LatentDecoding
+from cclight.priors.latent import Latent
 from cclight.priors.stable_diffusion import StableDiffusion
 from cclight.problem import Problem
 from cclight.samplers.base import Sampler
