@@ -70,7 +70,7 @@ def run(*cell: Any) -> dict[str, Any]:
 
 def farthest(sampler: str, one: int, other: int) -> tuple[int, float]:
     """The largest difference of two runs' restored pictures in grey levels, and the share of pixels that differ at all."""
-    from cclight.runs.files import read_png
+    from cclight.runs.pictures import read_png
 
     folders = [ROOT / f"{sampler}_{processes}" / "restored" for processes in (one, other)]
     names = [sorted(path.name for path in folder.iterdir()) for folder in folders]

@@ -16,7 +16,6 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
@@ -24,6 +23,7 @@ from cclight.data.noise import training_generator
 from cclight.data.patches import PatchBatch
 from cclight.priors.checkpoints import CheckpointError, load_state
 from cclight.priors.small import RATIO_MAX, RATIO_MIN, SIGMA_DATA, SmallUNet, load, network_of, preconditioned, save
+from cclight.progress import progress
 
 VALIDATION_RATIOS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 50.0)
 
@@ -58,6 +58,9 @@ class PriorTrainer(pl.LightningModule):
         log_ratio_mean: mean of ln ρ.
         log_ratio_std: standard deviation of ln ρ.
         seed: noise depends on (seed, rank, the batch's number) alone.
+
+    Raises:
+        ValueError: for a number out of range.
     """
 
     def __init__(
@@ -73,13 +76,29 @@ class PriorTrainer(pl.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        for name, value in {"learning_rate": learning_rate, "log_ratio_std": log_ratio_std}.items():
+            if not 0 < value < math.inf:
+                raise ValueError(f"{name} must be a finite number above 0, got {value:g}.")
+        if warmup_steps < 0:
+            raise ValueError(f"warmup_steps must be 0 or more, got {warmup_steps}.")
         if warm_start is None:
-            self.network = SmallUNet(tuple(widths), tuple(depths))
+            widths, depths = tuple(widths), tuple(depths)
+            if not 0 < len(widths) == len(depths) or min(widths) < 1 or min(depths) < 0:
+                raise ValueError(f"widths {widths} and depths {depths} make no network: give both for every level, 1 or more.")
+            self.network = SmallUNet(widths, depths)
         else:
             self.network = load(None if warm_start == "embedded" else warm_start)
         self.network.to(memory_format=torch.channels_last)
         self.learning_rate, self.warmup_steps, self.weight_decay = learning_rate, warmup_steps, weight_decay
         self.log_ratio_mean, self.log_ratio_std, self.seed = log_ratio_mean, log_ratio_std, seed
+        self._levels: Tensor | None = None  # sums of errors and their numbers, by noise level
+        self._bounds: Tensor
+
+    def setup(self, stage: str) -> None:
+        stride = self.network.stride
+        for size in getattr(getattr(self.trainer, "datamodule", None), "patch_sizes", ()):
+            if size % stride:
+                raise ValueError(f"patch_size must be divisible by {stride}, got {size}: the network halves it as often.")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["architecture"] = {"widths": list(self.network.widths), "depths": list(self.network.depths)}
@@ -111,9 +130,25 @@ class PriorTrainer(pl.LightningModule):
         log_ratio = torch.where(choice < 0.1, spread, log_ratio)
         ratio = log_ratio.exp().clamp(RATIO_MIN, RATIO_MAX)
         clean, noise = (images.contiguous(memory_format=torch.channels_last) for images in (clean, noise))
-        loss = weighted_error(self.network, clean, noise, ratio).mean()
+        errors = weighted_error(self.network, clean, noise, ratio)
+        self._log_levels(errors.detach(), log_ratio, batch_idx)
+        loss = errors.mean()
         self.log("loss", loss, prog_bar=True)
         return loss
+
+    def _log_levels(self, errors: Tensor, log_ratio: Tensor, batch_idx: int) -> None:
+        """Log the mean error around each of the validation's noise levels since the last time; NaN where none was drawn."""
+        if self._levels is None:
+            self._levels = torch.zeros(2, len(VALIDATION_RATIOS), device=errors.device)
+            centres = torch.tensor(VALIDATION_RATIOS).log()
+            self._bounds = ((centres[1:] + centres[:-1]) / 2).to(errors.device)
+        self._levels.index_add_(1, torch.bucketize(log_ratio, self._bounds), torch.stack([errors, torch.ones_like(errors)]))
+        # Where Lightning writes a line: not before, because these sums are read from the device.
+        ends_step = (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0
+        if ends_step and (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            means = (self._levels[0] / self._levels[1]).tolist()
+            self.log_dict({f"loss_{value:g}": mean for value, mean in zip(VALIDATION_RATIOS, means, strict=True)})
+            self._levels.zero_()
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         errors = []
@@ -130,18 +165,11 @@ class PriorTrainer(pl.LightningModule):
         optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, betas=(0.9, 0.99)
         )
-        total = self.trainer.estimated_stepping_batches
-        timer = next((callback for callback in self.trainer.callbacks if isinstance(callback, Timer)), None)  # type: ignore[attr-defined]
-        if math.isinf(total) and timer is None:
-            raise ValueError("A training ends some time: set trainer.max_steps, or trainer.max_time as 00:00:30:00.")
+        progress(self.trainer)  # refuses a training without an end before it begins
 
         def scale(step: int) -> float:
-            done = step / max(1, total)
-            if timer is not None:
-                elapsed, remaining = timer.time_elapsed(), timer.time_remaining() or 0.0
-                done = max(done, elapsed / max(elapsed + remaining, 1e-9))
-            cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-            return min(1.0, (step + 1) / self.warmup_steps) * cosine
+            cosine = 0.5 * (1 + math.cos(math.pi * progress(self.trainer)))
+            return min(1.0, (step + 1) / max(1, self.warmup_steps)) * cosine
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, scale)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -53,6 +53,9 @@ def main(photographs: str, weights: str, root: str, batch_size: int, devices: in
         flow = sampler in ("OTODE", "PnPFlow")
         path, output = (cclight.OTPath(), cclight.Velocity()) if flow else (cclight.VPPath(), cclight.Epsilon())
         prior = SmallPrior(weights, path, output)
+        if sampler == "ConjugateTilt":  # it takes no trained network
+            means = 0.3 * torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+            prior = cclight.GaussianMixture(means, torch.full((4,), 0.1)).float()
         operator = BicubicDownsampling(4)
         run = RunFolder(name, root)
         trainer = Trainer(

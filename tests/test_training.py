@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import zlib
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -14,7 +16,8 @@ from PIL import Image
 from cclight import ImageFolder, PatchDataModule, PriorTrainer, SmallPrior
 from cclight.data.noise import training_generator
 from cclight.data.patches import Photographs
-from cclight.training import export, weighted_error
+from cclight.training import VALIDATION_RATIOS, export, weighted_error
+from tests import processes
 from tests.priors.test_small import random_network
 
 
@@ -135,11 +138,11 @@ class Draws(pl.Callback):
         pl_module.network.register_forward_pre_hook(self._keep)
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: tuple, batch_idx: int) -> None:
-        self.patches = hash(batch[0].numpy().tobytes())
+        self.patches = zlib.crc32(batch[0].numpy().tobytes())
 
     def _keep(self, module: torch.nn.Module, inputs: tuple[torch.Tensor, torch.Tensor]) -> None:
         if module.training:
-            self.seen.append((self.patches, hash(inputs[0].detach().numpy().tobytes())))
+            self.seen.append((self.patches, zlib.crc32(inputs[0].detach().numpy().tobytes())))
 
 
 def draws(folder: Path, run: Path, steps: int, ckpt_path: str | None = None, **trainer: object) -> list[tuple[int, int]]:
@@ -165,6 +168,21 @@ def test_no_batch_and_no_noise_comes_twice_in_a_training_or_after_resuming(folde
     assert first + resumed == unbroken
     for each in zip(*unbroken, strict=True):
         assert len(set(each)) == len(each)
+
+
+@pytest.mark.slow
+def test_ranks_see_other_patches_and_other_noise(folder, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\nfrom pathlib import Path\nfrom tests.test_training import draws\n"
+        "seen = draws(Path(sys.argv[1]), Path(sys.argv[2]), 3, devices=2, strategy='ddp')\n"
+        "print('seen', *(number for pair in seen for number in pair))\n"
+    )
+    result = processes.run([sys.executable, str(script), str(folder), str(tmp_path / "run")], cwd=processes.ROOT, ranks=2)
+    assert result.returncode == 0, result.stderr
+    numbers = [line.split()[1:] for line in result.stdout.splitlines() if line.startswith("seen ")]
+    assert [len(each) for each in numbers] == [6, 6]
+    assert len({number for each in numbers for number in each}) == 12
 
 
 def test_ranks_and_names_and_seeds_draw_apart():
@@ -201,3 +219,56 @@ def test_foreign_checkpoints_are_refused(tmp_path):
     with pytest.raises(ValueError, match="is no checkpoint of `cclight fit`"):
         export(str(tmp_path / "foreign.ckpt"), str(tmp_path / "out.safetensors"))
     assert not (tmp_path / "out.safetensors").exists()
+
+
+def train(folder: Path, run: Path, *callbacks: pl.Callback, patch_size: int | list[int] = 32, **trainer: object) -> pl.Trainer:
+    from lightning.pytorch.loggers import CSVLogger
+
+    options = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False, "log_every_n_steps": 3}
+    options |= {"logger": CSVLogger(run, "", ""), "max_epochs": -1, "enable_checkpointing": False}
+    training = pl.Trainer(callbacks=list(callbacks), **options, **trainer)
+    model = PriorTrainer(warm_start=None, widths=(8, 12), depths=(1, 1))
+    training.fit(model, PatchDataModule(ImageFolder(str(folder)), patch_size=patch_size, batch_size=9))
+    return training
+
+
+class Shapes(pl.Callback):
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, ...]] = []
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: tuple, batch_idx: int) -> None:
+        self.seen.append(tuple(batch[0].shape))
+
+
+def test_several_patch_sizes_share_the_training(folder, tmp_path):
+    shapes = Shapes()
+    train(folder, tmp_path, shapes, patch_size=[16, 48], max_steps=4)
+    assert shapes.seen == 2 * [(9, 3, 16, 16)] + 2 * [(1, 3, 48, 48)]
+
+
+def test_a_training_by_time_ends_with_it_and_its_learning_rate_falls(folder, tmp_path):
+    from datetime import timedelta
+
+    training = train(folder, tmp_path, max_time=timedelta(seconds=1.5))
+    assert training.global_step > 1
+    (rate,) = training.lr_scheduler_configs[0].scheduler.get_last_lr()
+    assert rate < 0.1 * training.optimizers[0].param_groups[0]["initial_lr"] / 500 * training.global_step
+
+
+def test_the_loss_of_every_noise_level_is_logged(folder, tmp_path):
+    import csv
+
+    training = train(folder, tmp_path, max_steps=6, accumulate_grad_batches=4)
+    assert training.global_step == 6
+    with open(tmp_path / "metrics.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["2", "5"]
+    for row in rows:
+        levels = [float(row[f"loss_{value:g}"]) for value in VALIDATION_RATIOS]
+        drawn = [level for level in levels if not np.isnan(level)]
+        assert len(drawn) >= 5
+        assert all(0.01 < level < 30 for level in drawn)
+
+
+def test_mixed_precision_trains(folder, tmp_path):
+    assert np.isfinite(float(train(folder, tmp_path, max_steps=3, precision="bf16-mixed").callback_metrics["loss"]))

@@ -31,8 +31,8 @@ class WholeCheckpoints(TorchCheckpointIO):
         path = Path(path)
         if not all(bool(value.isfinite().all()) for value in checkpoint.get("state_dict", {}).values()):
             raise RunError(
-                f"The training has diverged: after step {checkpoint.get('global_step')} its weights are not finite. The checkpoint "
-                f"before is kept; go on from it with --ckpt_path last and a smaller model.learning_rate."
+                f"The training has diverged: after step {checkpoint.get('global_step')} its weights are not finite; nothing "
+                f"was saved. Begin anew, from an export of the checkpoint before, with a smaller model.learning_rate."
             )
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
@@ -41,11 +41,9 @@ class WholeCheckpoints(TorchCheckpointIO):
             write_whole(path, buffer.getvalue())
         except (RunError, OSError) as error:
             cause = error.__cause__ or error
-            kept = "the checkpoint before is kept" if path.exists() else "nothing partial is left"
-            raise RunError(
-                f"Could not write {path} ({getattr(cause, 'strerror', None) or cause}): {kept}; make room and go on with "
-                f"--ckpt_path last."
-            ) from error
+            goes_on = "the checkpoints before are kept; make room and go on with --ckpt_path last"
+            remedy = goes_on if list(path.parent.glob("*.ckpt")) else "make room and begin again"
+            raise RunError(f"Could not write {path} ({getattr(cause, 'strerror', None) or cause}): {remedy}.") from error
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Read a checkpoint onto the CPU.
@@ -127,7 +125,7 @@ class SaveLast(Callback):
             return
         saved = "saved nowhere: there is no ModelCheckpoint with a dirpath"
         for folder in checkpoint_folders(trainer)[:1]:
-            trainer.save_checkpoint(folder / "last.ckpt")
+            trainer.save_checkpoint(folder / "last.ckpt", weights_only=False)
             saved = f"saved as {folder / 'last.ckpt'}: the same command with --ckpt_path last goes on"
         if signalled:
             if trainer.is_global_zero:

@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from cclight.operators.base import Operator
-from cclight.runs.files import read_png, to_uint8, write_whole
+from cclight.runs.files import write_whole
 from cclight.runs.folder import RunFolder
+from cclight.runs.pictures import read_png, to_uint8
 
 if TYPE_CHECKING:
     from cclight.data.datamodule import Batch

@@ -10,8 +10,8 @@ import json
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from cclight.runs.files import read_png
 from cclight.runs.folder import RunFolder
+from cclight.runs.pictures import read_png
 
 
 class TensorBoardLog(Callback):

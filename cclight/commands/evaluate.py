@@ -17,8 +17,8 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from cclight.errors import UsageError
-from cclight.runs.files import read_png
 from cclight.runs.folder import Record, RunFolder
+from cclight.runs.pictures import read_png, to_image
 from cclight.runs.results import Run
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def measure(run: Run, metrics: list[ImageMetric], device: torch.device) -> tuple
         read = [(i, read_png(a), read_png(b)) for i, a, b in whole[start : start + _BATCH]]
         for _, group in groupby(read, key=lambda item: item[1].shape):
             indices, *images = zip(*group, strict=True)
-            restored, clean = (torch.stack(list(part)).to(device).float() / 127.5 - 1 for part in images)
+            restored, clean = (to_image(torch.stack(list(part)).to(device)) for part in images)
             for metric in metrics:
                 if (name := metric.quantity.name) in reasons:
                     continue

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, cast
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
-from cclight.callbacks.checkpoints import SaveLast, WholeCheckpoints, checkpoint_to_resume
+from cclight.callbacks.checkpoints import SaveLast, WholeCheckpoints, checkpoint_folders, checkpoint_to_resume
 from cclight.commands.lightning import _CLI
 from cclight.data.patches import PatchDataModule
 from cclight.training import PriorTrainer, read_checkpoint
@@ -38,6 +38,9 @@ class FitCLI(_CLI):
         if path is not None:
             cast("Any", self.model).check_resume(read_checkpoint(path), path)
         self.trainer.fit(self.model, self.datamodule, ckpt_path=path, weights_only=True)  # type: ignore[arg-type]
+        for folder in checkpoint_folders(self.trainer)[:1]:
+            if self.trainer.is_global_zero and (folder / "last.ckpt").is_file():
+                print(f"`cclight export {folder / 'last.ckpt'} trained.safetensors` writes what SmallPrior takes as weights.")
 
 
 def fit(arguments: list[str]) -> None:

@@ -87,17 +87,17 @@ def main(arguments: list[str]) -> int:
 
 def _outputs(options: argparse.Namespace) -> list[tuple[Path, Path]]:
     """Each picture and where its restoration goes."""
-    from cclight.runs.files import PICTURES
+    from cclight.data.formats import SUFFIXES
 
     pictures: list[Path] = []
     for path in options.pictures:
         if path.is_dir():
-            found = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURES and not file.name.startswith("."))
+            found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not file.name.startswith("."))
             stems = {file.stem for file in found}
             ending = f"_{options.task}"  # what an earlier call has left is no picture to restore
             found = [f for f in found if not (f.stem.endswith(ending) and f.stem.removesuffix(ending) in stems)]
             if not found:
-                raise UsageError(f"{path} holds no pictures ({', '.join(sorted(PICTURES))})")
+                raise UsageError(f"{path} holds no pictures ({', '.join(sorted(SUFFIXES))})")
             pictures += found
         elif path.is_file():
             pictures.append(path)
@@ -150,20 +150,19 @@ class _Restorer:
 
     def __call__(self, picture: Path, output: Path) -> str:
         """Restore a picture, write it, and say so in a line."""
-        from PIL import Image
-
-        from cclight.data.decoding import decode
+        from cclight.data.decoding import over_white, read_picture
         from cclight.data.noise import generator, standard_normal
         from cclight.priors.tiled import Tiled
-        from cclight.runs.files import encode_png, write_whole
+        from cclight.runs.files import write_whole
+        from cclight.runs.pictures import encode_picture
 
         begin = time.perf_counter()
         if output.exists() and not self.options.overwrite:
             raise ValueError(f"{output} exists: --overwrite replaces it")
-        image = decode(str(picture), lambda: Image.open(picture))
-        with Image.open(picture) as opened:
-            grey = opened.mode.startswith(("1", "L", "I")) and self.options.task != "colorize"
-            tables = getattr(opened, "quantization", None)
+        given = over_white(read_picture(picture))
+        image = given.image()
+        grey = given.grey and self.options.task != "colorize"
+        tables = given.jpeg.quantization if given.jpeg else None
         measured = self._measure(image, tables)
         y, operator = measured.y.to(self.device), measured.operator.to(self.device)
         shape = tuple(operator.pinv(y).shape[1:])
@@ -182,7 +181,7 @@ class _Restorer:
             final = final - operator.project(final) + y
         restored = final[0, :, measured.rows, measured.columns]
         restored = restored.mean(0, keepdim=True) if grey else restored
-        write_whole(output, encode_png(restored))
+        write_whole(output, encode_picture(restored))
         size = f"{restored.shape[2]}×{restored.shape[1]}"
         return (
             f"{picture} {image.width}×{image.height} -> {output} {size}: {type(self.sampler).__name__}, {restoration.nfe} "

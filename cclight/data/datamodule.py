@@ -110,7 +110,7 @@ class RestorationDataModule(pl.LightningDataModule):
         self.source = source
         self.operator = operator
         self.noise_std = noise_std
-        self.preprocessing = Preprocessing(None if measurements else size, resize, multiple, channels)
+        self.preprocessing = Preprocessing(None if measurements else size, resize, multiple, channels, opaque=measurements)
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed

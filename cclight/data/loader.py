@@ -85,6 +85,8 @@ class Share(IterableDataset[Decoded | Notice]):
             except ValueError as error:
                 yield Notice(entry.index, str(error), left_out=True)
                 continue
+            for note in photograph.notes:
+                yield Notice(entry.index, f"{entry.place}: {note}", left_out=False)
             if self.preprocessing.enlarges(photograph):
                 yield Notice(
                     entry.index, f"{entry.place} is smaller than the images asked for and was enlarged", left_out=False

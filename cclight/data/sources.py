@@ -14,19 +14,19 @@ import itertools
 import re
 import warnings
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from PIL import Image
+from cclight.data.decoding import SUFFIXES, Picture, UnreadableImage, decode, over_white, read_content
 
-from cclight.data.decoding import UnreadableImage, decode
-from cclight.errors import one_line
-
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,24 @@ class Photograph:
         image: upright, in RGB with 8 bits a channel.
         index: its number in the source.
         name: what people call it: safe in a file name, and not necessarily unique (the index is).
+        pixels: (H, W, C) with C 1 or 3, uint16, where it has more than 8 bits a channel; None where `image` is all there is.
+        notes: what was done to it that people should know, each a clause.
+        transparent: whether parts of it were transparent; they lie on white.
     """
 
     image: Image.Image
     index: int
     name: str
+    pixels: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
+    transparent: bool = False
+
+    @staticmethod
+    def of(picture: Picture, index: int, name: str) -> Photograph:
+        """A decoded picture as a photograph; one with transparency lies on white."""
+        laid = over_white(picture)
+        deep = laid.pixels if laid.depth > 8 else None
+        return Photograph(laid.image(), index, name, deep, laid.notes, transparent=picture.alpha is not None)
 
 
 @dataclass(frozen=True)
@@ -100,9 +113,13 @@ class Source(ABC):
         """As `entries`, decoded; what cannot be read is named in a warning and left out."""
         for entry in self.entries(rank, world_size, skip, limit):
             try:
-                yield entry.load()
-            except UnreadableImage as error:  # noqa: PERF203
+                photograph = entry.load()
+            except UnreadableImage as error:
                 warnings.warn(f"{error}: left out.", stacklevel=2)
+                continue
+            for note in photograph.notes:
+                warnings.warn(f"{entry.place}: {note}.", stacklevel=2)
+            yield photograph
 
     def __repr__(self) -> str:
         public = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if not k.startswith("_"))
@@ -129,11 +146,13 @@ class _Files(Source):
 
     @staticmethod
     def _load(index: int, name: str, file: Path) -> Photograph:
-        return Photograph(decode(str(file), partial(Image.open, file)), index, name)
+        return Photograph.of(decode(str(file), partial(read_content, file)), index, name)
 
 
 class ImageFolder(_Files):
-    """The image files of a folder (png, jpg, webp, bmp, tif, ppm), sorted by name; hidden files are left out.
+    """The image files of a folder, sorted by name: those with a suffix of `cclight.data.decoding.SUFFIXES`.
+
+    Hidden files are left out, and so are pipes and devices; a warning counts the other files.
 
     Args:
         path: the folder.
@@ -148,15 +167,19 @@ class ImageFolder(_Files):
         folder = Path(self.path).expanduser()
         if not folder.is_dir():
             raise FileNotFoundError(f"ImageFolder finds no folder {self.path}: give the path of a folder of images.")
-        found = (path.relative_to(folder) for path in folder.glob("**/*" if self.recursive else "*"))
-        files = sorted(
-            (path for path in found if path.suffix.lower() in SUFFIXES and not any(p.startswith(".") for p in path.parts)),
-            key=Path.as_posix,
-        )
+        found = [path.relative_to(folder) for path in folder.glob("**/*" if self.recursive else "*") if path.is_file()]
+        found = [path for path in found if not any(part.startswith(".") for part in path.parts)]
+        files = sorted((path for path in found if path.suffix.lower() in SUFFIXES), key=Path.as_posix)
         if not files:
             deeper = "" if self.recursive else " (recursive: true looks into subfolders)"
             raise ValueError(f"ImageFolder finds no {'/'.join(sorted(s[1:] for s in SUFFIXES))} file in {self.path}{deeper}.")
-        return [(_safe(path.with_suffix("").as_posix()), folder / path) for path in files]
+        passed = Counter(path.suffix.lower() or "no suffix" for path in found if path.suffix.lower() not in SUFFIXES)
+        if passed:
+            counts = ", ".join(f"{suffix} ({count})" for suffix, count in sorted(passed.items()))
+            warnings.warn(
+                f"ImageFolder passes over files in {self.path} that are no pictures it reads: {counts}.", stacklevel=2
+            )
+        return [(safe_name(path.with_suffix("").as_posix()), folder / path) for path in files]
 
 
 class SamplePhotographs(_Files):
@@ -180,150 +203,6 @@ class SamplePhotographs(_Files):
         return [(file.stem, file) for file in files]
 
 
-class HFDataset(Source):
-    """A split of a Hugging Face data set: on the hub, or a folder of parquet, arrow or image files, or made by `save_to_disk`.
-
-    Streaming reads the rows in order and keeps no copy on disk. Only counting numbers the rows of a stream, so every worker of
-    every process reads all of it and decodes its own share: n processes of m workers download it n · m times. Where that
-    matters, set a limit or do without streaming. A folder made by `save_to_disk` is memory-mapped and needs no streaming.
-
-    Args:
-        path: the data set's name on the hub ("owner/name"), or a folder.
-        split: the name of the split, such as "validation"; without streaming also "validation[:100]".
-        streaming: read rows as they come instead of preparing a copy on disk first.
-        image_column: the column of images; None takes the only one there is.
-        name: the data set's configuration, where it has several.
-    """
-
-    def __init__(
-        self,
-        path: str | Path,
-        split: str,
-        streaming: bool = False,
-        image_column: str | None = None,
-        name: str | None = None,
-    ) -> None:
-        self.path = path
-        self.split = split
-        self.streaming = streaming
-        self.image_column = image_column
-        self.name = name
-
-    @cached_property
-    def _rows(self) -> Any:
-        """The data set with the column of images alone, left encoded."""
-        from datasets import Image as ImageFeature
-
-        dataset = self._open()
-        column = self._column(dataset.features)
-        return dataset.select_columns([column]).cast_column(column, ImageFeature(decode=False))
-
-    def _open(self) -> Any:
-        import datasets
-
-        folder = Path(self.path).expanduser()
-        if not folder.is_dir() and (str(self.path).startswith((".", "/", "~")) or str(self.path).count("/") > 1):
-            raise FileNotFoundError(f"HFDataset finds no folder {self.path}: give a folder, or a name on the hub (owner/name).")
-        try:
-            if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
-                return self._saved(datasets.load_from_disk(folder))
-            return datasets.load_dataset(folder.as_posix(), self.name, split=self.split, streaming=self.streaming)
-        except FileNotFoundError as error:  # datasets' own errors of this kind are subclasses, too
-            wanted = "file that datasets reads" if folder.is_dir() else "data set of that name, here or on the hub,"
-            raise FileNotFoundError(f"HFDataset finds no {wanted} at {self.path} ({one_line(error)}).") from error
-        except ValueError as error:
-            raise ValueError(f"HFDataset cannot open split {self.split!r} of {self.path}: {one_line(error)}") from error
-        except ConnectionError as error:
-            raise ConnectionError(
-                f"HFDataset finds no folder {self.path} and no hub ({one_line(error)}): give a folder, or connect."
-            ) from error
-
-    def _saved(self, saved: Any) -> Any:
-        if isinstance(saved, dict):
-            if self.split not in saved:
-                raise ValueError(f"it holds {', '.join(saved)}.")
-            return saved[self.split]
-        # A data set saved alone may have lost its split's name: then any name will do, but not a slice, which it cannot give.
-        held = str(saved.split or self.split.partition("[")[0])
-        if held != self.split:
-            raise ValueError(f"it holds {held}.")
-        return saved
-
-    def _column(self, features: Any) -> str:
-        from datasets import Image as ImageFeature
-
-        if features is None:
-            raise ValueError(f"{self.path} does not tell its columns while streaming: set streaming to false.")
-        images = [name for name, feature in features.items() if isinstance(feature, ImageFeature)]
-        # Encoded files that nobody marked as images: bare bytes, or the pair {bytes, path}.
-        encoded = [
-            name
-            for name, feature in features.items()
-            if (isinstance(feature, dict) and "bytes" in feature) or getattr(feature, "dtype", "") in ("binary", "large_binary")
-        ]
-        if self.image_column is not None and self.image_column in (*images, *encoded):
-            return self.image_column
-        if self.image_column is None and len(images) == 1:
-            return images[0]
-        asked = "image_column is not set" if self.image_column is None else f"{self.image_column!r} is no column of images"
-        raise ValueError(
-            f"{asked}; {self.path} has the columns {', '.join(features)}, images in: {', '.join(images) or 'none'}. "
-            "Set image_column to one of these."
-        )
-
-    @property
-    def _counted(self) -> bool:
-        from datasets import Dataset
-
-        return isinstance(self._rows, Dataset)
-
-    def _cells(self) -> Iterator[Callable[[], Any]]:
-        """How to get each row's encoded image."""
-        if self._counted:
-            for index in range(len(self._rows)):
-                yield partial(self._cell, index)
-        else:
-            # `iter(batch_size)`, not `iter()`: the latter gives each DataLoader worker other shards, and who would number them?
-            for batch in self._rows.iter(batch_size=16):
-                (column,) = batch.values()
-                for cell in column:
-                    yield partial(_same, cell)
-
-    def _cell(self, index: int) -> Any:
-        (cell,) = self._rows[index].values()
-        return cell
-
-    def __iter__(self) -> Iterator[Entry]:
-        for index, cell in enumerate(self._cells()):
-            place = f"row {index} of {self.path} (split {self.split})"
-            yield Entry(index, place, partial(self._load, index, place, cell))
-
-    def __len__(self) -> int:
-        if not self._counted:
-            raise TypeError(f"{self!r} is streamed: only its end tells its length.")
-        return len(self._rows)
-
-    @staticmethod
-    def _load(index: int, place: str, cell: Callable[[], Any]) -> Photograph:
-        from datasets import Image as ImageFeature
-
-        name = f"{index:06d}"
-
-        def read() -> Image.Image:
-            nonlocal name
-            encoded = cell()
-            if encoded is None:
-                raise ValueError("the row has none")
-            name = _safe(Path(encoded["path"] or "").stem) or name
-            return ImageFeature().decode_example(encoded)
-
-        image = decode(place, read)
-        return Photograph(image, index, name)
-
-
-def _same(value: Any) -> Any:
-    return value
-
-
-def _safe(name: str) -> str:
+def safe_name(name: str) -> str:
+    """A name that is safe in a file name."""
     return re.sub(r"[^\w.-]+", "_", name)

@@ -29,6 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cclight.data.formats import SUFFIXES
 from cclight.data.preprocessing import Preprocessing
 from cclight.data.sources import Source
 from cclight.errors import one_line
@@ -36,7 +37,7 @@ from cclight.metrics.gather import gather
 from cclight.metrics.inception import Inception
 from cclight.metrics.quantity import Quantity, Unavailable
 from cclight.metrics.summary import Summary
-from cclight.runs.files import PICTURES, read_png, to_uint8
+from cclight.runs.pictures import read_png, to_uint8
 
 FID = Quantity("fid", "FID", "lower", (0, math.inf), "all images at once; features of the 8-bit pictures", 2)
 
@@ -297,7 +298,7 @@ def read_statistics(path: Path) -> tuple[Tensor, Tensor]:
 
 
 def _in_folder(folder: str) -> list[Path]:
-    return sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in PICTURES)
+    return sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in SUFFIXES)
 
 
 def lowest_hashes(places: list[int], limit: int) -> list[int]:
@@ -322,7 +323,7 @@ def _missing(pictures: Sequence[Path]) -> str | None:
 def _pictures(paths: Sequence[Path]) -> Iterator[tuple[int, Tensor]]:
     """This rank's share of the pictures, uint8 (C, H, W), with their places."""
     rank, world_size = _rank()
-    return ((place, read_png(paths[place])) for place in range(rank, len(paths), world_size))
+    return ((place, to_uint8(read_png(paths[place]))) for place in range(rank, len(paths), world_size))
 
 
 def _batches(images: Iterable[tuple[int, Tensor]]) -> Iterator[tuple[list[int], Tensor]]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cclight.operators.base import LinearOperator
-from cclight.operators.kernels import Kernel, LineKernel
+from cclight.operators.kernels import KernelLike, LineKernel, kernel_from
 from cclight.operators.tables import Table
 
 LARGEST_MATRIX = 2**27  # entries: one gibibyte in float64
@@ -20,14 +20,14 @@ class MotionBlur(LinearOperator):
     Such blurs hardly pass some frequencies: H⁺ restores them only as far as the tolerance lets it, which keeps it stable.
 
     Args:
-        kernel: how the camera moved; None is `LineKernel()`.
+        kernel: how the camera moved, a `Kernel` or what `FixedKernel` takes; None is `LineKernel()`.
         tolerance: conjugate gradients are done with an image at ||Hᵀ (y - H x)|| <= tolerance · ||Hᵀ y||.
         max_iterations: where they stop at the latest, with a warning.
     """
 
-    def __init__(self, kernel: Kernel | None = None, tolerance: float = 1e-3, max_iterations: int = 200) -> None:
+    def __init__(self, kernel: KernelLike | None = None, tolerance: float = 1e-3, max_iterations: int = 200) -> None:
         super().__init__()
-        self.kernel = (kernel or LineKernel())()
+        self.kernel = kernel_from(LineKernel() if kernel is None else kernel)
         self.tolerance = tolerance
         self.max_iterations = max_iterations
         self._spectrum = Table(self._transform)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+from cclight.operators.drawn import read_drawn, tensor_of
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SUBSTEPS = 16  # points a pixel of the path: enough for a smooth line
 
@@ -18,6 +23,13 @@ class Kernel(ABC):
     @abstractmethod
     def __call__(self) -> Tensor:
         """The kernel, (k, k) with k odd, nonnegative and of sum 1, float64 on the CPU; its centre pixel stays in place."""
+
+
+# Hidden from jsonargparse, which reads blocks for type checkers and would offer tensors in configurations.
+if not TYPE_CHECKING:  # noqa: SIM108
+    KernelLike = Kernel
+else:
+    KernelLike = Kernel | Tensor | np.ndarray
 
 
 class LineKernel(Kernel):
@@ -66,7 +78,7 @@ class ShakeKernel(Kernel):
 
 
 class FixedKernel(Kernel):
-    """A kernel given as a tensor.
+    """A kernel given as a tensor or an array.
 
     Args:
         values: (k, k) with k odd, nonnegative, not all zero; scaled to a sum of 1.
@@ -75,13 +87,18 @@ class FixedKernel(Kernel):
         ValueError: where the values are not such.
     """
 
-    def __init__(self, values: Tensor) -> None:
-        if values.dim() != 2 or values.shape[0] != values.shape[1] or values.shape[0] % 2 == 0:
-            size = "×".join(map(str, values.shape))
-            raise ValueError(f"{self} is {size}: give a square with an odd side, so that it has a centre pixel.")
-        if not (values >= 0).all() or not values.sum() > 0:
-            raise ValueError(f"{self} has negative values or none but zeros: give nonnegative ones.")
-        self.values = values.double() / values.double().sum()
+    def __init__(self, values: Tensor | np.ndarray) -> None:
+        given = tensor_of(values, str(self))
+        if given.dim() != 2 or given.shape[0] != given.shape[1] or given.shape[0] % 2 == 0:
+            size, mend = "×".join(map(str, given.shape)), ""
+            if given.dim() == 2:
+                side = max(given.shape) // 2 * 2 + 1
+                mend = f" (pad it with zeros to {side}×{side}, around the pixel that is to stay in place)"
+            raise ValueError(f"{self} is {size}: give a square with an odd side, so that it has a centre pixel{mend}.")
+        if not (given >= 0).all() or not given.sum() > 0:
+            low = f"{float(given.min()):g}"
+            raise ValueError(f"{self} has negative values or none but zeros (the least is {low}): give nonnegative ones.")
+        self.values = given / given.sum()
 
     def __call__(self) -> Tensor:
         return self.values
@@ -91,32 +108,29 @@ class FixedKernel(Kernel):
 
 
 class KernelFile(FixedKernel):
-    """A kernel from a grey-scale image file, its brightness the kernel's values.
+    """A kernel from a file: a picture, whose brightness is the kernel's values, or an array.
 
     Args:
-        path: a square image with an odd side, such as a PNG.
+        path: a square picture with an odd side, of 8, 16 or 32 bits or of floats, or an array in a .npy or .mat file.
+            Transparent pixels count as black.
 
     Raises:
         FileNotFoundError: where there is no such file.
-        ValueError: where the file is no such image.
+        ValueError: where the file holds no such kernel.
     """
 
     def __init__(self, path: str) -> None:
-        import numpy as np
-        from PIL import Image, UnidentifiedImageError
-
         self.path = path
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"There is no kernel file {path}: give the path of a grey-scale image.")
-        try:
-            with Image.open(path) as image:
-                brightness = np.array(image.convert("L"))
-        except (UnidentifiedImageError, OSError) as error:
-            raise ValueError(f"The kernel file {path} is not a readable image ({error}): give a PNG.") from error
-        super().__init__(torch.from_numpy(brightness))
+        drawn = read_drawn(path, "kernel")
+        super().__init__(drawn.values if drawn.alpha is None else drawn.values * drawn.alpha)
 
     def __str__(self) -> str:
         return f"The blur kernel {self.path}"
+
+
+def kernel_from(kernel: KernelLike) -> Tensor:
+    """A kernel's values, drawn by a `Kernel` or given as `FixedKernel` takes them."""
+    return (kernel if isinstance(kernel, Kernel) else FixedKernel(kernel))()
 
 
 def _splat(points: Tensor) -> Tensor:

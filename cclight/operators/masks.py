@@ -10,13 +10,18 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
 from cclight.operators.base import SpectralOperator
+from cclight.operators.drawn import NUMBERS, read_kept, tensor_of
 from cclight.operators.tables import Table
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class Mask(ABC):
@@ -32,6 +37,13 @@ class Mask(ABC):
         Raises:
             ValueError: where the mask cannot be drawn at this size.
         """
+
+
+# Hidden from jsonargparse, which reads blocks for type checkers and would offer tensors in configurations.
+if not TYPE_CHECKING:  # noqa: SIM108
+    MaskLike = Mask
+else:
+    MaskLike = Mask | Tensor | np.ndarray
 
 
 class Box(Mask):
@@ -117,14 +129,26 @@ class FreeForm(Mask):
 
 
 class FixedMask(Mask):
-    """A mask given as a tensor.
+    """A mask given as a tensor or an array.
 
     Args:
-        kept: nonzero where a pixel is kept, (H, W), (1, H, W) or (C, H, W).
+        kept: nonzero where a pixel is kept, (H, W), (1, H, W) or (C, H, W); no negative values.
     """
 
-    def __init__(self, kept: Tensor) -> None:
-        self.kept = kept.bool().view(-1, *kept.shape[-2:])
+    def __init__(self, kept: Tensor | np.ndarray) -> None:
+        values = tensor_of(kept, "A mask")
+        if values.dim() < 2 or not (values >= 0).all():
+            shape = "×".join(map(str, values.shape)) or "one number"
+            raise ValueError(
+                f"A mask is 0 where a pixel is missing and 1 where it is kept, (H, W) or (C, H, W): got {shape} from "
+                f"{values.min():g} to {values.max():g}."
+            )
+        self.kept = values.bool().reshape(-1, *values.shape[-2:])
+
+    @property
+    def missing(self) -> float:
+        """The share of the pixels that are missing, in [0, 1]."""
+        return 1 - float(self.kept.double().mean())
 
     def __call__(self, image_shape: tuple[int, ...]) -> Tensor:
         channels, height, width = image_shape[-3:]
@@ -132,7 +156,7 @@ class FixedMask(Mask):
             given = "×".join(map(str, self.kept.shape))
             raise ValueError(
                 f"{self} is {given} (channels×height×width), the images are {channels}×{height}×{width}: give a mask of the "
-                f"images' size or set data.image_size to {self.kept.shape[-1]}."
+                f"images' size (in a run's configuration, data.image_size is theirs)."
             )
         return self.kept
 
@@ -141,46 +165,68 @@ class FixedMask(Mask):
 
 
 class MaskFile(FixedMask):
-    """A mask from an image file: pixels are kept where it is white, missing where it is black.
+    """A mask from a file, as people draw one: white is kept, black is missing.
+
+    Pictures of any depth, with transparency or without, and arrays: `cclight.operators.drawn.read_kept` says what counts.
 
     Args:
-        path: a grey-scale image such as a PNG; brightness 128 and more counts as white.
+        path: a picture such as a PNG, or an array in a .npy or .mat file.
+        invert: black is kept, white is missing.
 
     Raises:
         FileNotFoundError: where there is no such file.
-        ValueError: where the file is no image.
+        ValueError: where it is no mask, or keeps all or nothing.
     """
 
-    def __init__(self, path: str) -> None:
-        import numpy as np
-        from PIL import Image, UnidentifiedImageError
-
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"There is no mask file {path}: give the path of a black and white image.")
-        try:
-            with Image.open(path) as image:
-                brightness = np.array(image.convert("L"))
-        except (UnidentifiedImageError, OSError) as error:
-            raise ValueError(f"The mask file {path} is not a readable image ({error}): give a PNG.") from error
-        super().__init__(torch.from_numpy(brightness >= 128))
+    def __init__(self, path: str, invert: bool = False) -> None:
+        super().__init__(read_kept(path, invert))
         self.path = path
+        self.invert = invert
 
     def __str__(self) -> str:
         return f"The mask {self.path}"
+
+
+def mask_for(picture: str | Path, masks: str | Path, invert: bool = False) -> MaskFile:
+    """The mask of a picture.
+
+    Args:
+        picture: the picture's file.
+        masks: one mask's file, for all pictures; or a folder in which each picture's mask has its name, with any suffix.
+        invert: as `MaskFile` takes it.
+
+    Raises:
+        FileNotFoundError: where there is no such mask.
+        ValueError: where several fit, or the file is no mask.
+    """
+    from cclight.data.formats import SUFFIXES
+
+    folder, name = Path(masks).expanduser(), Path(picture)
+    if not folder.is_dir():
+        return MaskFile(str(folder), invert)
+    found = sorted(
+        p for p in folder.iterdir() if p.stem == name.stem and p.suffix.lower() in SUFFIXES | NUMBERS and p.is_file()
+    )
+    found = [path for path in found if path.name == name.name] or found
+    if not found:
+        raise FileNotFoundError(f"There is no mask for {name.name} in the folder {folder}: it would be called {name.stem}.png.")
+    if len(found) > 1:
+        raise ValueError(f"{name.name} has several masks in {folder}: {', '.join(p.name for p in found)}. Keep one of them.")
+    return MaskFile(str(found[0]), invert)
 
 
 class Inpainting(SpectralOperator):
     """Missing pixels, set to zero; y has the image's shape.
 
     Args:
-        mask: which pixels are kept; None is `FreeForm()`, the paper's kind of task.
+        mask: which pixels are kept, a `Mask` or what `FixedMask` takes; None is `FreeForm()`, the paper's kind of task.
         fill: let samplers start from a smooth continuation of the kept pixels (`harmonic_fill`) where they would start from
             H⁺y, in which the hole is grey. H and H⁺ stay what they are. Few steps from a late start keep much of the start.
     """
 
-    def __init__(self, mask: Mask | None = None, fill: bool = False) -> None:
+    def __init__(self, mask: MaskLike | None = None, fill: bool = False) -> None:
         super().__init__()
-        self.mask = mask or FreeForm()
+        self.mask = FreeForm() if mask is None else mask if isinstance(mask, Mask) else FixedMask(mask)
         self.fill = fill
         self._kept = Table(self._draw)
 

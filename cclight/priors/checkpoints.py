@@ -124,6 +124,8 @@ def load_state(file: Path) -> dict[str, Any]:
     """
     if file.is_dir():
         raise CheckpointError(f"{file} is a folder, not a checkpoint: name the file in it.")
+    if file.exists() and not file.is_file():
+        raise CheckpointError(f"{file} is a pipe or a device, not a checkpoint: save it as a file first.")
     with open(file, "rb") as stream:
         head = stream.read(64)
     beginning = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()

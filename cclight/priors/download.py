@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-import socket
 import time
 from http.client import HTTPException
 from pathlib import Path
+from urllib.error import URLError
 
 
 class CheckpointError(ValueError):
@@ -43,8 +43,9 @@ def download(url: str, target: Path, sha256: str | None = None, attempts: int = 
                 _continue_download(url, part)
                 break
             except (OSError, HTTPException) as error:
-                refused = 400 <= getattr(error, "code", 0) < 500
-                refused |= isinstance(getattr(error, "reason", None), (socket.gaierror, ConnectionRefusedError))
+                # No answer at all is no broken connection: without a network nobody shall wait for five attempts.
+                silent = isinstance(error, URLError) and not hasattr(error, "code") and not part.exists()
+                refused = silent or 400 <= getattr(error, "code", 0) < 500
                 if refused or attempt == attempts - 1:
                     raise CheckpointError(
                         f"{url} cannot be fetched ({error}): run again to continue, or save the file by hand as {target}"

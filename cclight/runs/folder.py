@@ -33,8 +33,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor
+from cclight.data.formats import SUFFIXES
 from cclight.errors import RunError
-from cclight.runs.files import PICTURES, encode_png, write_error, write_whole
+from cclight.runs.files import write_error, write_whole
+from cclight.runs.pictures import encode_picture
 
 Kind = Literal["restored", "measurement", "clean", "rows"]
 
@@ -132,7 +134,7 @@ class RunFolder:
 
     def file(self, kind: Kind, index: int, name: str) -> Path:
         """The path of an image's picture, named by its index and its source's name: restored/00007_astronaut.png."""
-        stem = PurePath(name).stem if PurePath(name).suffix.lower() in PICTURES else PurePath(name).name
+        stem = PurePath(name).stem if PurePath(name).suffix.lower() in SUFFIXES else PurePath(name).name
         slug = re.sub(r"[^\w.-]+", "_", stem).strip("_.")[:60]
         return self.path / kind / (f"{index:05d}_{slug}.png" if slug else f"{index:05d}.png")
 
@@ -145,7 +147,7 @@ class RunFolder:
         path = self.file(kind, index, name)
         if not path.parent.is_dir():
             self.make(kind)
-        write_whole(path, encode_png(image))
+        write_whole(path, encode_picture(image))
         return path
 
     def append(self, records: Iterable[Record]) -> None:

@@ -14,20 +14,25 @@ One network evaluation and one vector-Jacobian product a step, or no such produc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
 from cclight.operators.base import LinearOperator
+from cclight.paths.gaussian import OTPath
 from cclight.paths.guidance import Schedule
+from cclight.paths.parameterization import Epsilon, Velocity
+from cclight.priors.base import Prior
+from cclight.priors.recast import Recast
 from cclight.problem import Problem
 from cclight.samplers.base import Sampler, check_guidance
 from cclight.samplers.coefficients import conjugate_table
-from cclight.samplers.grid import Spacing
+from cclight.samplers.grid import Grid, Spacing
 from cclight.samplers.spectrum import weighted
 
 Jacobian = Literal["vjp", "none"]
+LAST = 0.999  # where integrals that have none up to data end
 
 
 class Evaluation(NamedTuple):
@@ -95,6 +100,13 @@ class Conjugate(Sampler):
         if self.churn < 0 or (self.churn and self.order != 1):
             raise ValueError(f"churn is a number >= 0, and 0 unless order is 1; got churn={self.churn} and order={self.order}.")
 
+    @property
+    def grid(self) -> Grid:
+        return conjugate_grid(super().grid, self.schedule)
+
+    def along(self, prior: Prior) -> Prior:
+        return stiff_in_x(prior)
+
     def begin(self, problem: Problem) -> State:
         return State(super().begin(problem))
 
@@ -118,6 +130,30 @@ class Conjugate(Sampler):
             return State(spectrum.combine(terms(spectrum.prepare(table.phi)[n], now)))
         of_now, of_before = (spectrum.prepare(weights)[n] for weights in table.adams_bashforth)
         return State(spectrum.combine(terms(of_now, now) + (terms(of_before, before) if before else [])), now)
+
+
+def conjugate_grid(grid: Grid, schedule: Schedule) -> Grid:
+    """The grid of a conjugate integrator: ω = w/r² has no integral up to the clean image, where r vanishes.
+
+    Raises:
+        ValueError: for such a schedule up to there.
+    """
+    if schedule != "inverse_variance":
+        return grid
+    if grid.t_end is not None and grid.t_end > LAST:
+        raise ValueError(
+            f"schedule inverse_variance grows without bound toward data: t_end is at most {LAST}, got {grid.t_end}."
+        )
+    return replace(grid, t_end=grid.t_end or LAST)
+
+
+def stiff_in_x(prior: Prior) -> Prior:
+    """The prior under a parameterization that shows the integrator how x̂_0 follows x: ε, or the velocity of a straight path.
+
+    With x_0 as the network's output, s = 0 hides all of the stiffness from the transform; the velocity of the VP path, part.
+    """
+    straight = isinstance(prior.path, OTPath) and isinstance(prior.parameterization, Velocity)
+    return prior if straight or isinstance(prior.parameterization, Epsilon) else Recast(prior, Epsilon())
 
 
 def terms(weights: Any, values: Evaluation) -> list[tuple[Any, Tensor]]:

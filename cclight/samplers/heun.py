@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from cclight.paths.guidance import Schedule
+from cclight.priors.base import Prior
 from cclight.problem import Problem
 from cclight.samplers.base import Sampler, check_guidance
 from cclight.samplers.coefficients import conjugate_table
-from cclight.samplers.conjugate import Conjugate, evaluate, terms
-from cclight.samplers.grid import Spacing
+from cclight.samplers.conjugate import Conjugate, conjugate_grid, evaluate, stiff_in_x, terms
+from cclight.samplers.grid import Grid, Spacing
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,13 @@ class ConjugateHeun(Sampler):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_guidance(self.guidance, self.schedule)
+
+    @property
+    def grid(self) -> Grid:
+        return conjugate_grid(super().grid, self.schedule)
+
+    def along(self, prior: Prior) -> Prior:
+        return stiff_in_x(prior)
 
     def step(self, problem: Problem, n: int, state: Tensor) -> Tensor:
         prior, spectrum, times = problem.prior, problem.spectrum, problem.times

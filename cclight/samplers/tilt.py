@@ -83,7 +83,8 @@ def _rows(path: GaussianPath, grid: Grid, gains: Gains) -> Tensor:
 class ConjugateTilt(Sampler):
     """The conjugate form around a network input that agrees with the measurement: no guidance weight to tune.
 
-    One network evaluation and one vector-Jacobian product a step, for linear operators.
+    One network evaluation and one vector-Jacobian product a step, for linear operators and priors that are
+    exact, as GaussianMixture: a trained network is refused.
 
     Args:
         steps: network evaluations.
@@ -114,6 +115,15 @@ class ConjugateTilt(Sampler):
             raise ValueError(f"order is 1 (Euler) or 2 (Adams-Bashforth), got {self.order}.")
         if self.renewal < 0:
             raise ValueError(f"renewal is a number >= 0, got {self.renewal}.")
+
+    def check(self, problem: Problem) -> None:
+        super().check(problem)
+        if next(problem.prior.parameters(), None) is not None:
+            raise TypeError(
+                f"ConjugateTilt asks about images that are clean where they are measured, noisy elsewhere; a trained network "
+                f"as {type(problem.prior).__name__} has seen none, and its answers leave the range of images: choose "
+                f"ConjugateMoments, or GaussianMixture as prior."
+            )
 
     def begin(self, problem: Problem) -> State:
         x = super().begin(problem)

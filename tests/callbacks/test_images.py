@@ -4,8 +4,8 @@ import torch
 from cclight.callbacks.images import ImageWriter, grid_of, picture_of_measurement, row_of
 from cclight.operators.base import Operator
 from cclight.operators.pixelwise import AveragePooling
-from cclight.runs.files import encode_png, read_png, to_uint8
 from cclight.runs.folder import RunFolder
+from cclight.runs.pictures import encode_picture, read_png, to_uint8
 
 
 def names(folder):
@@ -97,5 +97,5 @@ def test_a_negative_grid_is_refused(tmp_path):
         ImageWriter(RunFolder("a", root=str(tmp_path)), grid=-1)
 
 
-def test_png_is_what_encode_png_says():
-    assert encode_png(torch.zeros(3, 2, 2)).startswith(b"\x89PNG")
+def test_png_is_what_encode_picture_says():
+    assert encode_picture(torch.zeros(3, 2, 2)).startswith(b"\x89PNG")

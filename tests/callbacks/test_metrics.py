@@ -12,8 +12,8 @@ from cclight.callbacks.metrics import MetricsCallback
 from cclight.errors import RunError
 from cclight.metrics.image import PSNR
 from cclight.operators.pixelwise import AveragePooling
-from cclight.runs.files import read_png
 from cclight.runs.folder import RunFolder
+from cclight.runs.pictures import read_png
 from tests.callbacks.predict_script import arguments, predict
 
 

@@ -13,8 +13,8 @@ from cclight.commands.evaluate import main
 from cclight.errors import RunError, UsageError
 from cclight.metrics.fid import FeatureDistances
 from cclight.metrics.image import PSNR
-from cclight.runs.files import read_png
 from cclight.runs.folder import RunFolder
+from cclight.runs.pictures import read_png
 from cclight.runs.results import Run
 from tests import processes
 

@@ -24,6 +24,7 @@ from cclight.priors.small import load, save
 from tests import processes
 from tests.priors.test_small import random_network
 
+ANEW = ("--model.warm_start", "null")
 CCLIGHT = (sys.executable, "-m", "cclight")
 
 
@@ -116,6 +117,30 @@ def test_last_without_a_checkpoint_is_an_error(folder, capsys):
 def test_a_training_without_an_end_is_an_error(folder, capsys):
     assert main(["fit", "--config", "mine.yaml", "--trainer.max_steps", "-1"]) == 1
     assert "set trainer.max_steps, or trainer.max_time" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--model.warm_start", "none.safetensors"], "No weights at none.safetensors"),
+        (["--model.learning_rate", "-1"], "learning_rate must be a finite number above 0, got -1"),
+        (["--model.log_ratio_std", "0"], "log_ratio_std must be a finite number above 0, got 0"),
+        (["--model.warmup_steps", "-1"], "warmup_steps must be 0 or more, got -1"),
+        (
+            ["--model.warm_start", "null", "--model.widths", "[8, 12]", "--model.depths", "[1]"],
+            "widths (8, 12) and depths (1,)",
+        ),
+        (["--model.warm_start", "null", "--model.widths", "[0]", "--model.depths", "[1]"], "widths (0,) and depths (1,)"),
+        (["--data.patch_size", "30"], "patch_size must be divisible by 4, got 30"),
+        (["--data.batch_size", "0"], "batch_size must be 1 or more, got 0"),
+        (["--data.grey", "2"], "grey is a fraction, got 2"),
+    ],
+)
+def test_settings_that_cannot_be_are_named(folder, capsys, arguments, complaint):
+    assert main(["fit", "--config", "mine.yaml", *arguments]) in (1, 2)
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if "error: " in line)
+    assert complaint in line
+    assert not Path("run").exists()
 
 
 class Malice:
@@ -229,19 +254,19 @@ def test_a_full_disk_leaves_the_checkpoint_before(small_disk):
     path = small_disk / "run" / "last.ckpt"
     WholeCheckpoints().save_checkpoint({"step": 1}, path)
     with pytest.raises(
-        RunError, match=r"Could not write .*last\.ckpt \(No space left on device\): the checkpoint before is kept"
+        RunError, match=r"Could not write .*last\.ckpt \(No space left on device\): the checkpoints before are kept"
     ):
         WholeCheckpoints().save_checkpoint({"step": 2, "large": torch.zeros(1_000_000)}, path)
     assert WholeCheckpoints().load_checkpoint(path) == {"step": 1}
     assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
 
 
-def test_a_training_that_diverges_does_not_replace_a_good_checkpoint(folder):
-    assert cclight("fit", "--config", "mine.yaml").returncode == 0
-    before = Path("run/last.ckpt").read_bytes()
-    rate = ["--model.learning_rate", "1e38", "--model.warmup_steps", "1"]
-    result = cclight("fit", "--config", "mine.yaml", *rate, "--ckpt_path", "last", "--trainer.max_steps", "1000")
-    assert result.returncode == 1
-    (line,) = (line for line in result.stderr.splitlines() if "error: " in line)
-    assert "The training has diverged: after step " in line
-    assert Path("run/last.ckpt").read_bytes() == before
+def test_a_training_that_diverges_does_not_replace_a_good_checkpoint(folder, capsys):
+    assert main(["fit", "--config", "mine.yaml", "--model.learning_rate", "1e30", "--model.warmup_steps", "1"]) == 1
+    assert "The training has diverged: after step 2 its weights are not finite" in capsys.readouterr().err
+    assert not list(folder.glob("run/*"))
+    WholeCheckpoints().save_checkpoint({"state_dict": {"weight": torch.ones(3)}}, "last.ckpt")
+    before = Path("last.ckpt").read_bytes()
+    with pytest.raises(RunError, match="diverged"):
+        WholeCheckpoints().save_checkpoint({"state_dict": {"weight": torch.ones(3) * torch.nan}}, "last.ckpt")
+    assert Path("last.ckpt").read_bytes() == before

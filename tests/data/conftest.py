@@ -1,10 +1,17 @@
 """Photographs and data sets that the tests write themselves."""
 
+import io
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
+
+from cclight.data.decoding import Picture, decode
+from cclight.data.sources import Photograph
 
 
 def picture(number: int, height: int = 24, width: int = 32) -> Image.Image:
@@ -12,6 +19,27 @@ def picture(number: int, height: int = 24, width: int = 32) -> Image.Image:
     pixels = np.random.default_rng(number).integers(0, 256, (height, width, 3), dtype=np.uint8)
     pixels[0, 0, 0] = number
     return Image.fromarray(pixels)
+
+
+def tiff(pixels: np.ndarray, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, pixels, **options)
+    return buffer.getvalue()
+
+
+def pillow(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format=format, **options)
+    return buffer.getvalue()
+
+
+def read(content: bytes) -> Picture:
+    return decode("it", lambda: content)
+
+
+def numbers(photographs: Iterable[Photograph]) -> list[tuple[int, int]]:
+    """Index and the number that the picture itself carries."""
+    return [(photograph.index, photograph.image.getpixel((0, 0))[0]) for photograph in photographs]
 
 
 @pytest.fixture

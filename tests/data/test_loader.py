@@ -3,9 +3,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cclight.data.huggingface import HFDataset
 from cclight.data.loader import Decoded, Loader, Notice, Share
 from cclight.data.preprocessing import Preprocessing
-from cclight.data.sources import HFDataset, ImageFolder
+from cclight.data.sources import ImageFolder
 from tests.data.conftest import picture
 from tests.data.test_sources import Numbers
 

@@ -8,7 +8,8 @@ import lightning.pytorch as pl
 import torch
 
 from cclight.data.datamodule import Batch, RestorationDataModule
-from cclight.data.sources import HFDataset, ImageFolder
+from cclight.data.huggingface import HFDataset
+from cclight.data.sources import ImageFolder
 from cclight.operators.pixelwise import AveragePooling
 
 CASES = {

@@ -11,7 +11,8 @@ from cclight.data.sources import ImageFolder
 from cclight.metrics.fid import FID, KID, FeatureDistances, FeatureStatistics, frechet_distance, lowest_hashes, read_statistics
 from cclight.metrics.inception import Inception
 from cclight.metrics.quantity import Unavailable
-from cclight.runs.files import encode_png, write_whole
+from cclight.runs.files import write_whole
+from cclight.runs.pictures import encode_picture
 
 
 class Colours(nn.Module):
@@ -31,7 +32,7 @@ def pictures(folder, count, shift=0, size=(12, 10), channels=3, seed=0):
         bright = torch.randint(20, 200, (channels, 1, 1), generator=g)
         image = (bright + torch.randint(0, 50, (channels, *size), generator=g) + shift).clamp(0, 255).to(torch.uint8)
         paths.append(folder / f"{index:05d}.png")
-        write_whole(paths[-1], encode_png(image))
+        write_whole(paths[-1], encode_picture(image))
         images.append(image)
     return paths, images
 
@@ -123,7 +124,7 @@ class TestDistances:
     def test_grey_pictures_count_as_coloured_ones(self, tmp_path):
         grey, images = pictures(tmp_path / "grey", 3, channels=1)
         for index, image in enumerate(images):
-            write_whole(tmp_path / f"{index}.png", encode_png(image.expand(3, -1, -1)))
+            write_whole(tmp_path / f"{index}.png", encode_picture(image.expand(3, -1, -1)))
         fid, _ = distances().compute(grey, [tmp_path / f"{index}.png" for index in range(3)])
         assert fid.mean == pytest.approx(0, abs=1e-12)
 
@@ -141,7 +142,7 @@ class TestDistances:
         source = ImageFolder(tmp_path / "photographs")
         (tmp_path / "cut").mkdir()
         for photo in source.shard():
-            write_whole(tmp_path / "cut" / f"{photo.index}.png", encode_png(Preprocessing((16, 16))(photo)))
+            write_whole(tmp_path / "cut" / f"{photo.index}.png", encode_picture(Preprocessing((16, 16))(photo)))
         expected = distances(reference=str(tmp_path / "cut")).compute(one, [])
         assert distances(reference=source, reference_size=16).compute(one, []) == expected
         assert distances(reference=source, reference_size=None).compute(one, []) != expected
@@ -150,7 +151,7 @@ class TestDistances:
             fid, _ = distances(reference=source, reference_size=16).compute(one, [])
         assert fid.mean is not None
         (tmp_path / "none").mkdir()
-        with pytest.raises(ValueError, match="finds no bmp"):
+        with pytest.raises(ValueError, match="finds no avif/bmp"):
             distances(reference=ImageFolder(tmp_path / "none"))
         with pytest.raises(FileNotFoundError, match="absent"):
             distances(reference=ImageFolder(tmp_path / "absent"))

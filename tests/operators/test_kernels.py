@@ -1,7 +1,10 @@
+import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.io import savemat
 
+from cclight.operators.iterative import MotionBlur
 from cclight.operators.kernels import FixedKernel, KernelFile, LineKernel, ShakeKernel
 
 
@@ -41,7 +44,7 @@ def test_a_file_gives_its_brightness(tmp_path):
         KernelFile(str(tmp_path / "kernel.png"))()[1], torch.tensor([2 / 3, 1 / 3, 0], dtype=torch.float64)
     )
     Image.new("L", (4, 4), 1).save(tmp_path / "even.png")
-    with pytest.raises(ValueError, match=r"even.png is 4×4: give a square with an odd side"):
+    with pytest.raises(ValueError, match=r"even.png is 4×4: give a square with an odd side.*pad it with zeros to 5×5"):
         KernelFile(str(tmp_path / "even.png"))
     Image.new("L", (3, 3)).save(tmp_path / "black.png")
     with pytest.raises(ValueError, match=r"black.png has negative values or none but zeros"):
@@ -49,8 +52,46 @@ def test_a_file_gives_its_brightness(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none.png"):
         KernelFile(str(tmp_path / "none.png"))
     (tmp_path / "text.png").write_text("no image")
-    with pytest.raises(ValueError, match=r"text.png is not a readable image"):
+    with pytest.raises(ValueError, match=r"text.png cannot be read"):
         KernelFile(str(tmp_path / "text.png"))
+
+
+def test_a_kernel_keeps_the_depth_of_its_file(tmp_path):
+    """What 8 bits would clip or round comes through 16 bits, floats, arrays and Matlab's files."""
+    values = np.array([[0, 3, 0], [40000, 60000, 1], [0, 700, 0]])
+    expected = torch.from_numpy(values / values.sum())
+    Image.fromarray(values.astype(np.uint16)).save(tmp_path / "16.png")
+    Image.fromarray(values.astype(np.int32)).save(tmp_path / "32.tif")
+    Image.fromarray((values / 7).astype(np.float32)).save(tmp_path / "float.tif")
+    np.save(tmp_path / "array.npy", values / 7)
+    savemat(tmp_path / "kernel.mat", {"k": values / 7, "sigma": 3.0, "name": "shake"})
+    for file in ("16.png", "32.tif", "float.tif", "array.npy", "kernel.mat"):
+        torch.testing.assert_close(KernelFile(str(tmp_path / file))(), expected, rtol=1e-6, atol=1e-9, msg=file)
+
+
+def test_arrays_that_are_no_kernel_are_named(tmp_path):
+    np.save(tmp_path / "stack.npy", np.ones((4, 3, 3)))
+    np.save(tmp_path / "object.npy", np.array([{"a": 1}]), allow_pickle=True)
+    savemat(tmp_path / "two.mat", {"k1": np.ones((3, 3)), "k2": np.ones((5, 5))})
+    for file, words in (
+        ("stack.npy", "4×3×3, not two-dimensional"),
+        ("object.npy", "allow_pickle=False"),
+        ("two.mat", r"it holds k1 \(3×3\), k2 \(5×5\)"),
+    ):
+        with pytest.raises(ValueError, match=f"The kernel file .*{file} cannot be read .*{words}"):
+            KernelFile(str(tmp_path / file))
+
+
+def test_tensors_and_arrays_are_kernels():
+    values = torch.tensor([[0, 1, 0], [0, 2, 0], [0, 1, 0]])
+    x = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    expected = MotionBlur(FixedKernel(values))(x)
+    for kernel in (values, values.float() / 4, values.numpy()):
+        torch.testing.assert_close(MotionBlur(kernel=kernel)(x), expected)
+    with pytest.raises(ValueError, match=r"is 3×4: .*zeros to 5×5"):
+        MotionBlur(torch.ones(3, 4))
+    with pytest.raises(TypeError, match=r"got str 'kernel\.png'"):
+        MotionBlur("kernel.png")
 
 
 def test_refuses_settings_out_of_range():

@@ -1,9 +1,12 @@
+import numpy as np
 import pytest
 import torch
+from jsonargparse import ArgumentError, ArgumentParser
 from PIL import Image
 
 from cclight import SmallPrior
-from cclight.operators.masks import Box, FixedMask, FreeForm, Inpainting, MaskFile, RandomPixels, harmonic_fill
+from cclight.operators.iterative import MotionBlur
+from cclight.operators.masks import Box, FixedMask, FreeForm, Inpainting, MaskFile, RandomPixels, harmonic_fill, mask_for
 from cclight.problem import Problem
 
 
@@ -69,9 +72,9 @@ def test_a_mask_file_keeps_what_is_white(tmp_path):
     with pytest.raises(ValueError, match=r"mask.png is 1×6×8 .* the images are 3×8×6"):
         Inpainting(mask).check_images((3, 8, 6))
     (tmp_path / "text.png").write_text("not an image")
-    with pytest.raises(ValueError, match=r"text.png is not a readable image"):
+    with pytest.raises(ValueError, match=r"text.png cannot be read .*none of .*PNG"):
         MaskFile(str(tmp_path / "text.png"))
-    with pytest.raises(FileNotFoundError, match=r"none.png: give the path"):
+    with pytest.raises(FileNotFoundError, match=r"no mask file .*none.png: give a picture"):
         MaskFile(str(tmp_path / "none.png"))
 
 
@@ -81,6 +84,50 @@ def test_channels_can_have_masks_of_their_own():
     assert torch.equal(Inpainting(FixedMask(kept))(x), kept.float().expand(2, 3, 4, 5))
     with pytest.raises(ValueError, match="the images are 1×4×5"):
         Inpainting(FixedMask(kept))(torch.ones(1, 1, 4, 5))
+
+
+def test_tensors_and_arrays_are_masks():
+    kept = torch.rand(4, 5, generator=torch.Generator().manual_seed(0)) > 0.5
+    x = torch.ones(2, 3, 4, 5)
+    for mask in (kept, kept.float(), kept.to(torch.uint8) * 255, kept.numpy(), kept.numpy()[::-1][::-1], kept[None]):
+        assert torch.equal(Inpainting(mask)(x), kept.float().expand(2, 3, 4, 5))
+    assert FixedMask(kept).missing == pytest.approx(float((~kept).double().mean()))
+    with pytest.raises(ValueError, match=r"1 where it is kept, \(H, W\) or \(C, H, W\): got 4×5 from -1 to 0"):
+        Inpainting(kept.float() - 1)
+    with pytest.raises(ValueError, match="NaN"):
+        Inpainting(torch.full((2, 2), torch.nan))
+    with pytest.raises(TypeError, match=r"A mask is a tensor.* got str 'mask\.png'"):
+        Inpainting("mask.png")
+
+
+def test_configurations_know_masks_and_no_tensors():
+    """A union with tensors would give a misspelt mask three messages, two of them about tensors."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Inpainting, "operator")
+    parser.add_class_arguments(MotionBlur, "blur")
+    parsed = parser.parse_object({"operator": {"mask": {"class_path": "cclight.Box", "init_args": {"size": 3}}}})
+    assert parsed.operator.mask.init_args.size == 3
+    for wrong in ({"operator": {"mask": {"class_path": "torch.Tensor"}}}, {"blur": {"kernel": {"class_path": "torch.Tensor"}}}):
+        with pytest.raises(ArgumentError, match=r"torch\.Tensor") as caught:
+            parser.parse_object(wrong)
+        assert "ndarray" not in str(caught.value)
+
+
+def test_each_picture_finds_its_mask(tmp_path):
+    """One mask for all, or a folder with one of each picture's name, of any suffix."""
+    array = np.ones((4, 5))
+    array[0, :2] = 0
+    np.save(tmp_path / "a.npy", array)
+    Image.fromarray((1 - array).astype(np.uint8) * 255).save(tmp_path / "b.png")
+    assert mask_for("pictures/a.jpg", tmp_path / "b.png").missing == pytest.approx(0.9)
+    assert mask_for("pictures/a.jpg", tmp_path).missing == pytest.approx(0.1)
+    assert mask_for("pictures/b.tif", tmp_path, invert=True).missing == pytest.approx(0.1)
+    with pytest.raises(FileNotFoundError, match=r"no mask for c.jpg in the folder .* called c.png"):
+        mask_for("pictures/c.jpg", tmp_path)
+    Image.fromarray(array.astype(np.uint8)).save(tmp_path / "b.tif")
+    with pytest.raises(ValueError, match=r"b.jpg has several masks in .*: b.png, b.tif"):
+        mask_for("b.jpg", tmp_path)
+    assert mask_for("b.tif", tmp_path).missing == pytest.approx(0.1)  # the very name decides
 
 
 def test_without_a_mask_it_takes_images_of_any_size():

@@ -7,9 +7,11 @@ import json
 import os
 import pickle
 import re
+import socket
 import subprocess
 import sys
 import threading
+import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,9 +21,12 @@ import torch
 from torch import nn
 
 from cclight.commands.models import models_table
+from cclight.priors.adm import ADM
 from cclight.priors.cards import CARDS, Card
 from cclight.priors.checkpoints import CheckpointError, architecture_of, fill, load_state, resolve
 from cclight.priors.download import download
+from cclight.priors.ncsnpp import RectifiedFlow
+from cclight.priors.small import SmallPrior
 
 CONTENT = bytes(torch.randint(256, (300_000,), generator=torch.Generator().manual_seed(0), dtype=torch.uint8).tolist())
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -122,6 +127,15 @@ def test_a_refusal_is_final(server, tmp_path):
     with pytest.raises(CheckpointError, match="404"):
         download(server.url + "x", tmp_path / "weights.pt")
     assert len(server.requests) == 1
+
+
+def test_without_a_network_one_attempt_is_enough(tmp_path):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        began = time.monotonic()
+        with pytest.raises(CheckpointError, match=r"cannot be fetched .*or save the file by hand as"):
+            download(f"http://127.0.0.1:{unused.getsockname()[1]}/weights.pt", tmp_path / "weights.pt")
+    assert time.monotonic() - began < 2
 
 
 def test_racing_processes_fetch_once(server, tmp_path):
@@ -266,6 +280,8 @@ def damaged(kind, tmp_path):
                 archive.writestr(name, content)
     elif kind == "folder":
         file.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(file)
     elif kind == "pointer":
         file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n")
     elif kind == "marked_page":
@@ -300,6 +316,7 @@ def damaged(kind, tmp_path):
         ("bomb", r"is a zip file that unpacks to \d+ bytes, which no checkpoint does"),
         ("compressed", "is a zip file that unpacks to"),
         ("folder", "is a folder, not a checkpoint"),
+        ("pipe", "is a pipe or a device, not a checkpoint"),
         ("pointer", "is a pointer to a checkpoint, not the checkpoint: fetch it with `git lfs pull`"),
         ("marked_page", "is a web page"),
         ("page", "is a web page, not a checkpoint: delete it and fetch the file that the page links to"),
@@ -315,6 +332,15 @@ def test_a_file_that_is_no_state_dict_is_refused_unexecuted(kind, complaint, tmp
     with pytest.raises(CheckpointError, match=complaint) as error:
         load_state(file)
     assert "\n" not in str(error.value)
+    assert not witness.exists()
+
+
+@pytest.mark.parametrize("prior", [ADM, RectifiedFlow, SmallPrior])
+@pytest.mark.parametrize("kind", ["code", "legacy_code", "pickle"])
+def test_no_prior_runs_what_its_file_holds(prior, kind, tmp_path):
+    file, witness = damaged(kind, tmp_path)
+    with pytest.raises(ValueError, match=r"nothing of it executed|no readable safetensors file"):
+        prior(str(file))
     assert not witness.exists()
 
 

@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 
 from cclight.errors import RunError
-from cclight.runs.files import encode_png, read_png, to_uint8, write_whole
+from cclight.runs.files import write_whole
 from cclight.runs.folder import RunFolder
+from cclight.runs.pictures import encode_picture, read_png, to_uint8
 
 CONFIG = "model: {steps: 5}\nmetrics: {}\ntrainer: {devices: 1, precision: 32-true}\ndata: {batch_size: 4, seed: 0}\n"
 
@@ -76,7 +77,7 @@ class TestPictures:
         assert torch.equal(read_png(run.write_image("clean", 3, "a", image)), image)
 
     def test_other_channels_lie_side_by_side(self, tmp_path):
-        (tmp_path / "two.png").write_bytes(encode_png(torch.tensor([[[0, 1]], [[2, 3]]], dtype=torch.uint8)))
+        (tmp_path / "two.png").write_bytes(encode_picture(torch.tensor([[[0, 1]], [[2, 3]]], dtype=torch.uint8)))
         assert read_png(tmp_path / "two.png").tolist() == [[[0, 1, 2, 3]]]
 
     @pytest.mark.parametrize(

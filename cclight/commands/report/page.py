@@ -191,11 +191,11 @@ class Album:
     def _uri(self, content: bytes) -> str:
         if self._jpeg is None:
             return "data:image/png;base64," + base64.b64encode(content).decode()
-        from PIL import Image
+        from cclight.data.decoding import decode
 
         buffer = io.BytesIO()
-        with Image.open(io.BytesIO(content)) as picture:
-            (picture if picture.mode == "L" else picture.convert("RGB")).save(buffer, format="JPEG", quality=self._jpeg)
+        picture = decode("a picture of the run", lambda: content)
+        picture.image().convert("L" if picture.pixels.shape[2] == 1 else "RGB").save(buffer, "JPEG", quality=self._jpeg)
         return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
