@@ -25,6 +25,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from cclight.errors import one_line
 from cclight.paths.gaussian import GaussianPath, VPPath
 from cclight.paths.parameterization import Parameterization
 from cclight.priors.adm_unet import ADMArchitecture, ADMUNet
@@ -177,11 +178,14 @@ def _network(state: Mapping[str, Any], adm: ADMArchitecture | None, file: Path) 
                     f"(image_size, num_channels, channel_mult, ...), or name a checkpoint that `cclight models` lists."
                 )
             return ADMUNet(adm)
-        found = architecture_of_state(state)
-        if found is None:
-            first = ", ".join(list(state)[:3])
-            raise CheckpointError(
-                f"{file} holds no SongUNet, DhariwalUNet or ADM U-Net (its first keys are {first or 'missing'}): "
-                f"give a checkpoint of EDM or InverseBench, or choose the prior that the checkpoint belongs to."
-            )
-        return SongUNet(found) if is_song(state) else DhariwalUNet(found)
+        try:
+            found = architecture_of_state(state)
+            if found is not None:
+                return SongUNet(found) if is_song(state) else DhariwalUNet(found)
+        except (ValueError, RuntimeError, IndexError) as error:  # of shapes that no group norm or convolution has
+            raise CheckpointError(f"{file} describes no network ({one_line(error)}): delete it and fetch it again.") from error
+    first = ", ".join(list(state)[:3])
+    raise CheckpointError(
+        f"{file} holds no SongUNet, DhariwalUNet or ADM U-Net (its first keys are {first or 'missing'}): "
+        f"give a checkpoint of EDM or InverseBench, or choose the prior that the checkpoint belongs to."
+    )

@@ -63,9 +63,11 @@ def architecture_of_state(state: Mapping[str, Any]) -> UNetArchitecture | None:
     embedding, noise = shapes["map_layer0.weight"]
     song = any(key.endswith("_aux_conv.weight") for key in shapes)
     base = first[0] if song else noise
+    if len(first) != 4 or not base:
+        return None
     widths, attended, blocks = [], [], 0
     side = sides[0]
-    while (name := f"enc.{side}x{side}_block0.conv1.weight") in shapes:
+    while side and (name := f"enc.{side}x{side}_block0.conv1.weight") in shapes:
         widths.append(shapes[name][0])
         if f"enc.{side}x{side}_block0.qkv.weight" in shapes:
             attended.append(side)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from cclight.errors import one_line
 from cclight.paths.gaussian import OTPath
 from cclight.paths.parameterization import Velocity
 from cclight.priors.base import Prior
@@ -40,15 +41,19 @@ class PnPFlowUNet(Prior):
         image_size = image_size or architecture_of(checkpoint, "PnPFlowUNet").get("image_size")
         file = resolve(checkpoint)
         state = load_state(file)
-        architecture = architecture_of_state(state)
-        if architecture is None:
+        try:
+            architecture = architecture_of_state(state)
+            with torch.device("meta"):
+                network = None if architecture is None else VelocityUNet(architecture)
+        except (ValueError, RuntimeError, IndexError) as error:  # of shapes that no group norm or convolution has
+            raise CheckpointError(f"{file} describes no network ({one_line(error)}): delete it and fetch it again.") from error
+        if architecture is None or network is None:
             first = ", ".join(list(state)[:3])
             raise CheckpointError(
                 f"{file} holds no network of PnP-Flow (its first keys are {first or 'missing'}): give the model_final.pt that "
                 f"its README links to, or choose the prior that the checkpoint belongs to."
             )
-        with torch.device("meta"):
-            self.network = VelocityUNet(architecture)
+        self.network = network
         fill(self.network, state, file)
         self.channels = architecture.channels
         self.stride = 2 ** (len(architecture.widths) - 1)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import os
+import pickle
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from cclight import DPS, EDM, Conjugate, GaussianMixture, OTPath, Velocity, VPPath
+from cclight import DPS, EDM, Conjugate, GaussianMixture, OTPath, Tiled, Velocity, VPPath
 from cclight.operators.pixelwise import AveragePooling
 from cclight.paths.parameterization import Epsilon
 from cclight.priors.adm_unet import ADMArchitecture
@@ -273,6 +275,42 @@ def test_what_does_not_fit_is_named(tiny, tmp_path):
     (tmp_path / "cut.pt").write_bytes((tmp_path / "tiny.pt").read_bytes()[:100])
     assert "truncated" in refused(str(tmp_path / "cut.pt"))
     assert "class_path to ADM" in refused("imagenet256")
+
+
+def test_shapes_that_make_no_network_are_refused(tmp_path):
+    """Keys of a checkpoint with another shape: one line, whatever it breaks."""
+    whole = edm_state(channel_mult=(1, 2), label_dim=3, augment_dim=4, fourier=True, residual=True, taps=4)
+    first = [key for key in whole if "_conv" in key or "map_" in key or "main" in key]
+    for key in [*first, *list(whole)[::17]]:
+        for shape in ((0,), (33, 3, 3, 3)):
+            torch.save({**whole, key: torch.zeros(shape)}, tmp_path / "odd.pt")
+            with pytest.raises(CheckpointError) as error:
+                EDM(str(tmp_path / "odd.pt"))
+            assert "\n" not in str(error.value)
+
+
+def test_a_planted_pickle_is_not_executed(tmp_path):
+    class Planted:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "executed"),)
+
+    for name, wrapped in (("a.pt", Planted()), ("b.pt", {"ema": Planted()}), ("c.pkl", {"ema": Planted()})):
+        torch.save(wrapped, tmp_path / name)
+        refused(str(tmp_path / name))
+        (tmp_path / name).write_bytes(pickle.dumps(wrapped))
+        refused(str(tmp_path / name))
+        assert not (tmp_path / "executed").exists()
+
+
+def test_tiles_make_larger_images_of_it(tiny):
+    prior = EDM(tiny())
+    with pytest.raises(ValueError, match="wrap the prior in Tiled for larger ones"):
+        prior.check_images((1, 3, 24, 32))
+    tiled = Tiled(prior)
+    tiled.check_images((1, 3, 24, 32))
+    operator = AveragePooling(2)
+    y = operator(noise(1, 3, 24, 32).clamp(-1, 1))
+    assert Conjugate(2, 2.0).sample(tiled, operator, y, noise(1, 3, 24, 32, seed=1)).image.isfinite().all()
 
 
 def test_values_out_of_range_are_refused(tiny):

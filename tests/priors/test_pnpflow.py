@@ -93,3 +93,15 @@ def test_the_published_files_are_fetched_by_hand(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(CheckpointError, match=r"fetch it in a browser from https://drive.* save it as .*celeba128"):
         PnPFlowUNet("celeba128")
+
+
+def test_shapes_that_make_no_network_are_refused(tmp_path):
+    """Keys of a checkpoint with another shape: one line, whatever it breaks."""
+    whole = pnpflow_state()
+    first = [key for key in whole if "_conv" in key or "map_" in key or "main" in key]
+    for key in [*first, *list(whole)[::17]]:
+        for shape in ((0,), (33, 3, 3, 3)):
+            torch.save({**whole, key: torch.zeros(shape)}, tmp_path / "odd.pt")
+            with pytest.raises(CheckpointError) as error:
+                PnPFlowUNet(str(tmp_path / "odd.pt"))
+            assert "\n" not in str(error.value)
