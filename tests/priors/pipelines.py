@@ -35,14 +35,17 @@ UNET = {
 }
 
 
-def stable_diffusion(folder: Path, prediction="epsilon"):
+XL = {"addition_embed_type": "text_time", "addition_time_embed_dim": 4, "projection_class_embeddings_input_dim": 6 * 4 + 3}
+
+
+def stable_diffusion(folder: Path, prediction="epsilon", **changes):
     """Save the pipeline without a text encoder, and one prompt's embeddings beside it.
 
     Returns:
         The folder, the embeddings' file, and the autoencoder and network themselves.
     """
     diffusers = pytest.importorskip("diffusers", reason="needs the extra cclight[diffusers]")
-    vae, unet = seeded(diffusers.AutoencoderKL(**VAE)), seeded(diffusers.UNet2DConditionModel(**UNET))
+    vae, unet = seeded(diffusers.AutoencoderKL(**VAE)), seeded(diffusers.UNet2DConditionModel(**UNET, **changes))
     scheduler = diffusers.DDIMScheduler(beta_schedule="scaled_linear", prediction_type=prediction, clip_sample=False)
     kinds = {}
     for name, part in (("vae", vae), ("unet", unet), ("scheduler", scheduler)):
@@ -50,5 +53,5 @@ def stable_diffusion(folder: Path, prediction="epsilon"):
         kinds[name] = ["diffusers", type(part).__name__]
     (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline", **kinds}))
     embeds = torch.randn(1, 5, 6, generator=torch.Generator().manual_seed(0))
-    torch.save({"prompt_embeds": embeds}, folder / "embeds.pt")
+    torch.save({"prompt_embeds": embeds, "pooled_prompt_embeds": embeds[:, 0, :3]}, folder / "embeds.pt")
     return str(folder), str(folder / "embeds.pt"), vae, unet, scheduler, embeds

@@ -9,7 +9,10 @@ import torch
 
 from cclight import AveragePooling, Conjugate, DiffusersAutoencoder, Latent, LatentDecoding, SmallPrior, StableDiffusion
 from cclight.priors.checkpoints import CheckpointError
-from tests.priors.pipelines import stable_diffusion
+from tests.priors.pipelines import XL, stable_diffusion
+from tests.priors.tiny import seeded
+
+diffusers = pytest.importorskip("diffusers", reason="needs the extra cclight[latent]")
 
 
 def noise(*shape, seed=0):
@@ -66,34 +69,66 @@ def test_the_latents_estimate_is_diffusers_own(tmp_path, prediction):
         assert relative(ours, scheduler.step(output, index, z).pred_original_sample) < 1e-4
 
 
-def test_a_prompt_is_read_by_the_pipeline_s_own_encoder(pipeline, tmp_path):
+def test_xl_is_told_the_summary_and_the_size_in_pixels(tmp_path):
+    repo, file, _, unet, _, embeds = stable_diffusion(tmp_path, **XL)
+    prior = StableDiffusion(repo, prompt_embeds=file)
+    z = noise(2, 4, 8, 16)
+    added = {"text_embeds": embeds[:, 0, :3].expand(2, -1), "time_ids": torch.tensor([[64.0, 128, 0, 0, 64, 128]] * 2)}
+    with torch.no_grad():
+        expected = unet(z, 300, encoder_hidden_states=embeds.expand(2, -1, -1), added_cond_kwargs=added).sample
+        assert relative(prior(z, torch.full((2,), 0.301)), expected) < 1e-4
+        other = unet(
+            z,
+            300,
+            encoder_hidden_states=embeds.expand(2, -1, -1),
+            added_cond_kwargs=added | {"time_ids": 2 * added["time_ids"]},
+        )
+    assert relative(other.sample, expected) > 1e-3
+    torch.save({"prompt_embeds": embeds}, tmp_path / "less.pt")
+    with pytest.raises(CheckpointError, match="holds no pooled_prompt_embeds"):
+        StableDiffusion(repo, prompt_embeds=str(tmp_path / "less.pt"))
+
+
+def text_encoder(folder, place="", width=6, pooled=None):
+    """Save a tiny tokenizer and CLIP text encoder of a pipeline; returns both."""
     transformers = pytest.importorskip("transformers", reason="needs the package transformers")
     words = {"<|startoftext|>": 0, "<|endoftext|>": 1, "a</w>": 2, "c": 3, "a": 4, "t</w>": 5, "ca": 6, "cat</w>": 7}
-    (tmp_path / "tokenizer").mkdir()
-    (tmp_path / "tokenizer" / "vocab.json").write_text(json.dumps(words))
-    (tmp_path / "tokenizer" / "merges.txt").write_text("#version: 0.2\nc a\nca t</w>\n")
-    tokenizer = transformers.CLIPTokenizer(
-        str(tmp_path / "tokenizer" / "vocab.json"), str(tmp_path / "tokenizer" / "merges.txt"), model_max_length=5
-    )
-    tokenizer.save_pretrained(tmp_path / "tokenizer")
-    config = transformers.CLIPTextConfig(
-        vocab_size=8,
-        hidden_size=6,
-        intermediate_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=5,
-        bos_token_id=0,
-        eos_token_id=1,
-        pad_token_id=1,
-    )
-    encoder = transformers.CLIPTextModel(config).eval()
-    encoder.save_pretrained(tmp_path / "text_encoder")
+    tokens = folder / f"tokenizer{place}"
+    tokens.mkdir(exist_ok=True)
+    (tokens / "vocab.json").write_text(json.dumps(words))
+    (tokens / "merges.txt").write_text("#version: 0.2\nc a\nca t</w>\n")
+    files = str(tokens / "vocab.json"), str(tokens / "merges.txt")
+    tokenizer = transformers.CLIPTokenizer(*files, model_max_length=5)
+    tokenizer.save_pretrained(tokens)
+    size = {"vocab_size": 8, "hidden_size": width, "intermediate_size": 8, "num_hidden_layers": 2, "num_attention_heads": 1}
+    special = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1, "max_position_embeddings": 5}
+    kind = transformers.CLIPTextModel if pooled is None else transformers.CLIPTextModelWithProjection
+    more = {} if pooled is None else {"projection_dim": pooled}
+    encoder = seeded(kind(transformers.CLIPTextConfig(**size, **special, **more)))
+    encoder.save_pretrained(folder / f"text_encoder{place}")
+    return tokenizer, encoder
+
+
+def test_a_prompt_is_read_by_the_pipeline_s_own_encoder(pipeline, tmp_path):
+    _, encoder = text_encoder(tmp_path)
     prior = StableDiffusion(pipeline[0], prompt="a cat")
     with torch.no_grad():
         expected = encoder(torch.tensor([[0, 2, 7, 1, 1]])).last_hidden_state
     assert relative(prior.embeds, expected) < 1e-5
     assert not torch.allclose(StableDiffusion(pipeline[0]).embeds, prior.embeds)
+
+
+def test_a_prompt_of_xl_is_what_the_pipeline_of_diffusers_makes_of_it(tmp_path):
+    repo, _, vae, unet, scheduler, _ = stable_diffusion(tmp_path, **XL)
+    encoders = text_encoder(tmp_path, width=2), text_encoder(tmp_path, "_2", 4, pooled=3)
+    (tokenizer, first), (tokenizer_2, second) = encoders
+    parts = {"tokenizer": tokenizer, "tokenizer_2": tokenizer_2, "text_encoder": first, "text_encoder_2": second}
+    whole = diffusers.StableDiffusionXLPipeline(vae=vae, unet=unet, scheduler=scheduler, **parts)
+    with torch.no_grad():
+        embeds, _, pooled, _ = whole.encode_prompt("a cat", device="cpu", do_classifier_free_guidance=False)
+    prior = StableDiffusion(repo, prompt="a cat")
+    assert relative(prior.embeds, embeds) < 1e-5
+    assert relative(prior.pooled, pooled) < 1e-5
 
 
 def latent_of(pipeline):
@@ -137,14 +172,14 @@ def test_other_pipelines_are_refused_in_one_line(pipeline, tmp_path):
         lines.append(str(error.value))
         return lines[-1]
 
-    torch.save({"prompt_embeds": torch.zeros(5, 7)}, tmp_path / "wrong.pt")
+    torch.save({"prompt_embeds": torch.zeros(1, 5, 7)}, tmp_path / "wrong.pt")
     assert "shape (1, 5, 7)" in refused(lambda: StableDiffusion(repo, prompt_embeds=str(tmp_path / "wrong.pt")))
     assert "No embeddings at" in refused(lambda: StableDiffusion(repo, prompt_embeds="nowhere.pt"))
     assert "prompt" in refused(lambda: StableDiffusion(repo))  # by transformers, or for want of it
-    edit(tmp_path / "model_index.json", text_encoder_2=["transformers", "CLIPTextModelWithProjection"])
-    assert "with one text encoder" in refused(lambda: StableDiffusion(repo, prompt_embeds=embeds))
-    edit(tmp_path / "model_index.json", text_encoder_2=[None, None], scheduler=["my_code", "DDIMScheduler"])
+    edit(tmp_path / "model_index.json", scheduler=["my_code", "DDIMScheduler"])
     assert "its scheduler is none of diffusers" in refused(lambda: StableDiffusion(repo, prompt_embeds=embeds))
+    edit(tmp_path / "model_index.json", unet=["my_code", "UNet2DConditionModel"])
+    assert "not a UNet2DConditionModel of diffusers" in refused(lambda: StableDiffusion(repo, prompt_embeds=embeds))
     edit(tmp_path / "vae" / "config.json", _class_name="VQModel")
     assert "a VQModel, not an AutoencoderKL" in refused(lambda: DiffusersAutoencoder(repo))
     assert "vae/config.json" in refused(lambda: DiffusersAutoencoder(str(tmp_path / "unet")))
