@@ -6,7 +6,94 @@ The public names below are imported on first use, so that `import cclight` costs
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what editors and type checkers see; a test keeps it the same as the table below
+    from cclight.data.datamodule import Batch as Batch
+    from cclight.data.datamodule import RestorationDataModule as RestorationDataModule
+    from cclight.data.huggingface import HFDataset as HFDataset
+    from cclight.data.patches import PatchDataModule as PatchDataModule
+    from cclight.data.sources import ImageFolder as ImageFolder
+    from cclight.data.sources import SamplePhotographs as SamplePhotographs
+    from cclight.data.sources import Source as Source
+    from cclight.data.subset import Subset as Subset
+    from cclight.metrics.fid import FeatureDistances as FeatureDistances
+    from cclight.metrics.image import LPIPS as LPIPS
+    from cclight.metrics.image import MSSSIM as MSSSIM
+    from cclight.metrics.image import PSNR as PSNR
+    from cclight.metrics.image import SSIM as SSIM
+    from cclight.metrics.image import ImageMetric as ImageMetric
+    from cclight.metrics.inception import Inception as Inception
+    from cclight.metrics.perceptual import PerceptualMap as PerceptualMap
+    from cclight.operators.base import LinearOperator as LinearOperator
+    from cclight.operators.base import Operator as Operator
+    from cclight.operators.base import SpectralOperator as SpectralOperator
+    from cclight.operators.circular import CircularBlur as CircularBlur
+    from cclight.operators.codec import CodecCompression as CodecCompression
+    from cclight.operators.compose import Compose as Compose
+    from cclight.operators.compose import LinearCompose as LinearCompose
+    from cclight.operators.external import DeepinvPhysics as DeepinvPhysics
+    from cclight.operators.iterative import MotionBlur as MotionBlur
+    from cclight.operators.iterative import RandomProjection as RandomProjection
+    from cclight.operators.jpeg import JPEG as JPEG
+    from cclight.operators.kernels import Kernel as Kernel
+    from cclight.operators.kernels import KernelFile as KernelFile
+    from cclight.operators.kernels import LineKernel as LineKernel
+    from cclight.operators.kernels import ShakeKernel as ShakeKernel
+    from cclight.operators.masks import Box as Box
+    from cclight.operators.masks import FreeForm as FreeForm
+    from cclight.operators.masks import Inpainting as Inpainting
+    from cclight.operators.masks import Mask as Mask
+    from cclight.operators.masks import MaskFile as MaskFile
+    from cclight.operators.masks import RandomPixels as RandomPixels
+    from cclight.operators.nonlinear import HDR as HDR
+    from cclight.operators.nonlinear import NonlinearBlur as NonlinearBlur
+    from cclight.operators.nonlinear import PhaseRetrieval as PhaseRetrieval
+    from cclight.operators.nonlinear import Quantization as Quantization
+    from cclight.operators.pixelwise import AveragePooling as AveragePooling
+    from cclight.operators.pixelwise import Colorization as Colorization
+    from cclight.operators.pixelwise import Denoising as Denoising
+    from cclight.operators.separable import BicubicDownsampling as BicubicDownsampling
+    from cclight.operators.separable import GaussianBlur as GaussianBlur
+    from cclight.operators.separable import UniformBlur as UniformBlur
+    from cclight.paths.discrete import DiscretePath as DiscretePath
+    from cclight.paths.gaussian import GaussianPath as GaussianPath
+    from cclight.paths.gaussian import OTPath as OTPath
+    from cclight.paths.gaussian import VPPath as VPPath
+    from cclight.paths.parameterization import Epsilon as Epsilon
+    from cclight.paths.parameterization import Parameterization as Parameterization
+    from cclight.paths.parameterization import Sample as Sample
+    from cclight.paths.parameterization import Velocity as Velocity
+    from cclight.priors.adm import ADM as ADM
+    from cclight.priors.base import Prior as Prior
+    from cclight.priors.hf_diffusers import AngularVelocity as AngularVelocity
+    from cclight.priors.hf_diffusers import DiffusersPrior as DiffusersPrior
+    from cclight.priors.mixture import GaussianMixture as GaussianMixture
+    from cclight.priors.ncsnpp import RectifiedFlow as RectifiedFlow
+    from cclight.priors.retimed import Retimed as Retimed
+    from cclight.priors.small import SmallPrior as SmallPrior
+    from cclight.priors.tiled import Tiled as Tiled
+    from cclight.problem import Problem as Problem
+    from cclight.problem import Restoration as Restoration
+    from cclight.recipes import Recipe as Recipe
+    from cclight.recipes import recipe as recipe
+    from cclight.restorer import Restored as Restored
+    from cclight.restorer import Restorer as Restorer
+    from cclight.samplers.base import Sampler as Sampler
+    from cclight.samplers.conjugate import Conjugate as Conjugate
+    from cclight.samplers.ddrm import DDRM as DDRM
+    from cclight.samplers.diffpir import DiffPIR as DiffPIR
+    from cclight.samplers.dps import DPS as DPS
+    from cclight.samplers.grid import Grid as Grid
+    from cclight.samplers.guided_ode import GuidedODE as GuidedODE
+    from cclight.samplers.heun import ConjugateHeun as ConjugateHeun
+    from cclight.samplers.moments import ConjugateMoments as ConjugateMoments
+    from cclight.samplers.otode import OTODE as OTODE
+    from cclight.samplers.pigdm import PiGDM as PiGDM
+    from cclight.samplers.pnpflow import PnPFlow as PnPFlow
+    from cclight.samplers.reddiff import REDDiff as REDDiff
+    from cclight.samplers.tilt import ConjugateTilt as ConjugateTilt
+    from cclight.training import PriorTrainer as PriorTrainer
 
 __version__ = "0.1.0"
 
@@ -35,6 +122,7 @@ _ROOMS = {
     "operators.separable": ("BicubicDownsampling", "GaussianBlur", "UniformBlur"),
     "operators.pixelwise": ("AveragePooling", "Colorization", "Denoising"),
     "operators.masks": ("Inpainting", "Mask", "Box", "RandomPixels", "FreeForm", "MaskFile"),
+    "operators.circular": ("CircularBlur",),
     "operators.iterative": ("MotionBlur", "RandomProjection"),
     "operators.kernels": ("Kernel", "LineKernel", "ShakeKernel", "KernelFile"),
     "operators.jpeg": ("JPEG",),
@@ -70,6 +158,7 @@ _ROOMS = {
     "metrics.inception": ("Inception",),
     "restorer": ("Restorer", "Restored"),
     "training": ("PriorTrainer",),
+    "recipes": ("Recipe", "recipe"),
 }
 _HOME = {name: room for room, names in _ROOMS.items() for name in names}
 

@@ -10,13 +10,14 @@ every argument of every class can be set in YAML or on the command line, and `--
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from importlib import import_module
 
 from cclight import __version__
 from cclight.configs import with_packaged_configs
-from cclight.errors import UsageError, suggestion
+from cclight.errors import RunError, UsageError, one_line, suggestion
 
 # Each command's one line of help, and where its function lies: it takes the arguments and returns an exit code or None.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -31,8 +32,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "list": ("list samplers, operators, priors and configurations", "cclight.commands.list:main"),
     "completion": ("print a script that completes commands in a shell", "cclight.commands.completion:main"),
     "fit": ("train a small prior on a source's photographs", "cclight.commands.fit:fit"),
-    "export": ("write a trained prior in the packaged format", "cclight.commands.export:export"),
-    "models": ("list the published checkpoints that load by name", "cclight.commands.models:models"),
+    "export": ("write a trained prior in the packaged format", "cclight.commands.export:main"),
+    "models": ("list the published checkpoints that load by name", "cclight.commands.models:main"),
     "check-operator": ("try the identities that an operator of your own must meet", "cclight.commands.check_operator:main"),
 }
 
@@ -57,9 +58,13 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: what follows the program's name; None takes those of the process.
 
     Returns:
-        The process' exit code: 0, 1 for an error on the way, 2 for a wrong call.
+        The process' exit code: 0, 1 for an error on the way, 2 for a wrong call, 130 when it was interrupted.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        # A console of few characters, as of code page 1252, shows what it can: its "?" for the rest must not end the work.
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
     command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
     if command in ("--help", "-h", "help"):
         print(_USAGE.format(commands="\n".join(f"  {name:<16}{line}" for name, (line, _) in COMMANDS.items())), end="")
@@ -68,20 +73,26 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"cclight {__version__}")
         return 0
     if command not in COMMANDS:
-        return _fail(f"unknown command {command!r}{suggestion(command, COMMANDS)}", code=2)
+        return _fail(f"unknown command {command!r}{suggestion(command, COMMANDS) or ', `cclight --help` lists them'}", code=2)
     module, function = COMMANDS[command][1].split(":")
     try:
         rest = with_packaged_configs(rest)  # before the import: a missing file is told at once
         return getattr(import_module(module), function)(rest) or 0
     except UsageError as error:
         return _fail(str(error), command, code=2)
+    except RunError as error:
+        return _fail(str(error), command)
     except BrokenPipeError:  # the reader, `head` perhaps, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (OSError, RuntimeError, TypeError, ValueError) as error:
+    except KeyboardInterrupt:
+        return _fail("interrupted", command, code=130)
+    except Exception as error:
         if os.environ.get("CCLIGHT_TRACEBACK"):
             raise
-        return _fail(f"{error} (CCLIGHT_TRACEBACK=1 shows where)", command)
+        known = isinstance(error, (ImportError, OSError, RuntimeError, TypeError, ValueError)) and str(error)
+        text = " ".join(str(error).split()) if known else f"{type(error).__name__}: {one_line(error)}"
+        return _fail(f"{text} (CCLIGHT_TRACEBACK=1 shows where)", command)
 
 
 def _fail(message: str, command: str = "", code: int = 1) -> int:

@@ -19,9 +19,9 @@ class UsageError(Exception):
     """Something the user can mend; the message is one line."""
 
 
-def suggestion(word: str, known: Iterable[str]) -> str:
-    """`: did you mean ...?` where the word resembles known ones, else nothing."""
+def suggestion(word: str, known: Iterable[str], cutoff: float = 0.5) -> str:
+    """`: did you mean ...?` where the word resembles known ones, by `cutoff` of 1 at least, else nothing."""
     from difflib import get_close_matches
 
-    close = get_close_matches(word, list(known), n=3, cutoff=0.5)
+    close = get_close_matches(word, list(known), n=3, cutoff=cutoff)
     return f": did you mean {' or '.join(close)}?" if close else ""

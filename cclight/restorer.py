@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -10,14 +11,15 @@ import torch
 from torch import Tensor
 
 from cclight.data.datamodule import Batch
+from cclight.data.fitting import Fitted
 from cclight.operators.base import Operator
 from cclight.priors.base import Prior
 from cclight.samplers.base import Sampler
 
 
-@dataclass(frozen=True)
+@dataclass
 class Restored:
-    """What a Restorer makes of a batch.
+    """What a Restorer makes of a batch. Not frozen: Lightning moves what it returns to the CPU field by field.
 
     Attributes:
         image: restored images clamped to [-1, 1], (B, C, H, W); NaN where the sampler gave NaN.
@@ -48,6 +50,9 @@ class Restorer(pl.LightningModule):
         noise_std: σ_y, the standard deviation of their noise, in units of [-1, 1] images.
         compile: compile the prior with `torch.compile`, which pays off for many images.
         channels_last: keep the prior's weights in the channels-last memory format, faster on GPUs with half precision.
+
+    Raises:
+        ValueError: for a noise_std that is no standard deviation.
     """
 
     def __init__(
@@ -60,6 +65,8 @@ class Restorer(pl.LightningModule):
         channels_last: bool = False,
     ) -> None:
         super().__init__()
+        if not 0 <= noise_std < math.inf:  # NaN is neither
+            raise ValueError(f"noise_std is a standard deviation, got {noise_std}: give a number >= 0.")
         self.prior = prior.eval().requires_grad_(False)
         self.sampler = sampler
         self.operator = operator
@@ -69,20 +76,42 @@ class Restorer(pl.LightningModule):
         if compile:
             self.prior.compile()
 
+    @torch.inference_mode(False)  # Lightning's default would forbid the gradients that guidance needs
+    @torch.no_grad()
     def predict_step(self, batch: Batch, batch_idx: int) -> Restored:
+        """Restore a batch.
+
+        Raises:
+            RuntimeError: when the memory is not enough; names the remedies.
+        """
         begin = time.perf_counter()
-        restoration = self.sampler.sample(
-            self.prior,
-            self.operator,
-            batch.measurement,
-            batch.noise,
-            noise_std=self.noise_std,
-            generators=batch.generators,
-        )
-        finite = restoration.image.isfinite().flatten(1).all(dim=1).cpu()  # waits for the device, so that the time is true
+        y, noise = (part.clone() if part.is_inference() else part for part in (batch.measurement, batch.noise))
+        fitted = batch.fitted or Fitted(y, self.operator, tuple(noise.shape[1:]), slice(None), slice(None))
+        try:
+            restoration = self.sampler.sample(
+                self.prior, fitted.operator, fitted.y, noise, noise_std=self.noise_std, generators=batch.generators
+            )
+            finite = restoration.image.isfinite().flatten(1).all(dim=1).cpu()  # waits for the device, so that the time is true
+        except (MemoryError, RuntimeError) as error:
+            if _is_out_of_memory(error):
+                size = "×".join(map(str, noise.shape[-2:]))
+                raise RuntimeError(
+                    f"out of memory on {noise.device} with {len(noise)} images of {size} pixels at once: set data.batch_size "
+                    f"or data.image_size to less, or make the prior a Tiled one, which looks at an image in pieces"
+                ) from error
+            raise
         seconds = (time.perf_counter() - begin) / len(batch.index)
         image = restoration.image.clamp(-1, 1)
-        with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
-            residual = self.operator(image) - batch.measurement
-        consistency = residual.abs().square().flatten(1).mean(dim=1).sqrt().cpu()
-        return Restored(image, restoration.nfe, seconds, consistency, finite, batch.index, batch.name)
+        with torch.autocast(image.device.type, enabled=False):
+            consistency = fitted.residual(image).cpu()
+        return Restored(fitted.cut(image), restoration.nfe, seconds, consistency, finite, batch.index, batch.name)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    words = str(error).lower()
+    return (
+        isinstance(error, MemoryError | torch.OutOfMemoryError)
+        or "out of memory" in words
+        or "not enough memory" in words  # torch on the CPU: DefaultCPUAllocator
+        or "can't allocate memory" in words
+    )

@@ -226,7 +226,7 @@ def export(checkpoint: str, output: str, note: str = "", overwrite: bool = False
     if path.is_dir():
         raise FileExistsError(f"{path} is a folder: name the file to write, as {path / 'small.safetensors'}.")
     if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists: name another file, or replace it with --overwrite true.")
+        raise FileExistsError(f"{path} exists: name another file, or replace it with --overwrite.")
     content = read_checkpoint(source)
     newer = [file for file in source.parent.glob("last*.ckpt") if file.stat().st_mtime > source.stat().st_mtime]
     if source.stem.startswith("last") and newer:

@@ -31,6 +31,7 @@ class Forked:
 
     def __init__(self, command: Sequence[str], cwd: Path | str | None, env: Mapping[str, str]) -> None:
         self.output = [tempfile.NamedTemporaryFile(prefix="cclight-test-") for _ in range(2)]  # noqa: SIM115
+        self.encoding = env.get("PYTHONIOENCODING", "utf-8")
         names = [file.name for file in self.output]
         self.process = _server().Process(target=_program, args=(list(command[1:]), str(cwd or os.getcwd()), dict(env), names))
         self.process.start()
@@ -54,8 +55,10 @@ class Forked:
         if self.process.exitcode is None:
             self.process.kill()
             self.process.join()
-            raise subprocess.TimeoutExpired(self.process.name, timeout, *(Path(f.name).read_text() for f in self.output))
-        out, err = (Path(file.name).read_text() for file in self.output)
+            raise subprocess.TimeoutExpired(
+                self.process.name, timeout, *(Path(f.name).read_text(self.encoding) for f in self.output)
+            )
+        out, err = (Path(file.name).read_text(self.encoding) for file in self.output)
         return out, err
 
 
@@ -117,7 +120,9 @@ def _program(command: list[str], folder: str, variables: dict[str, str], output:
     """In the forked process: become the program."""
     for number, name in enumerate(output, start=1):
         os.dup2(os.open(name, os.O_WRONLY | os.O_APPEND), number)
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    encoding = variables.get("PYTHONIOENCODING", "utf-8")
+    sys.stdout.reconfigure(encoding=encoding, errors="strict", line_buffering=True)  # type: ignore[union-attr]
+    sys.stderr.reconfigure(encoding=encoding)  # type: ignore[union-attr]
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(variables)

@@ -13,7 +13,6 @@ import cclight
 from cclight import PSNR, SSIM, BicubicDownsampling, ImageFolder, RestorationDataModule, Restorer, SmallPrior
 from cclight.callbacks.images import ImageWriter
 from cclight.callbacks.metrics import MetricsCallback
-from cclight.callbacks.resume import Resume
 from cclight.runs.folder import RunFolder
 
 SAMPLERS = {
@@ -68,7 +67,6 @@ def main(photographs: str, weights: str, root: str, batch_size: int, devices: in
             inference_mode=False,
             use_distributed_sampler=False,
             callbacks=[
-                Resume(run),
                 ImageWriter(run, grid=0),
                 MetricsCallback(run, [PSNR(), SSIM()]),
                 Keep(Path(root, name, "floats")),

@@ -238,6 +238,49 @@ def test_help_version_and_unknown_commands(tmp_path):
     assert "did you mean sr.yaml" in result.stderr
 
 
+@pytest.mark.parametrize("begun", [0.3, 1.5])
+def test_an_interrupt_during_imports_is_told_in_a_line(tmp_path, begun):
+    process = subprocess.Popen([*CCLIGHT, "predict", "--config", "sr.yaml"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    time.sleep(begun)
+    process.send_signal(signal.SIGINT)
+    error = process.communicate(timeout=60)[1]
+    assert (process.returncode, error) == (130, "cclight predict: error: interrupted\n")
+
+
+def test_an_error_that_nobody_foresaw_is_one_line_too(monkeypatch, capsys):
+    def broken(arguments):
+        raise KeyError("a\nb")
+
+    monkeypatch.setattr("cclight.commands.list.main", broken)
+    assert main(["list"]) == 1
+    assert capsys.readouterr().err == "cclight list: error: KeyError: 'a\\nb' (CCLIGHT_TRACEBACK=1 shows where)\n"
+    monkeypatch.setenv("CCLIGHT_TRACEBACK", "1")
+    with pytest.raises(KeyError):
+        main(["list"])
+
+
+def test_runs_of_one_configuration_and_another_setting_do_not_meet(folder, monkeypatch, capsys):
+    """The first commands of the README: each gets a folder of its own, and finds it again."""
+    monkeypatch.chdir(folder)
+    command = ["predict", "--config", "mine.yaml", "--metrics.per_image", "[]", "--data.limit", "2"]
+    assert main(command) == 0
+    for _ in range(2):
+        code = main([*command, "--operator.factor", "2", "--model.sampler", "PiGDM", "--model.sampler.steps", "1"])
+        assert "runs/mine holds another configuration, this run is runs/mine-factor2-PiGDM" in capsys.readouterr().err
+    assert code == 1  # it is finished
+    assert main([*command, "--noise_std", "0.1", "--run.overwrite", "true"]) == 0
+    assert {path.name for path in (folder / "runs").iterdir()} == {"mine", "mine-factor2-PiGDM"}
+    assert yaml.safe_load((folder / "runs" / "mine" / "config.yaml").read_text())["noise_std"] == 0.1
+
+
+def test_a_logger_without_a_folder_writes_into_the_runs(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    logger = ["--trainer.logger", "CSVLogger", "--metrics.per_image", "[PSNR]"]
+    assert main(["predict", "--config", "mine.yaml", *logger]) == 0
+    (numbers,) = (folder / "runs" / "mine").rglob("lightning_logs/version_0/metrics.csv")
+    assert "psnr" in numbers.read_text()
+
+
 def test_packaged_configs_are_found_by_name_unless_a_file_lies_here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert find_config("sr.yaml") == packaged_configs() / "sr.yaml" == find_config("configs/sr.yaml")

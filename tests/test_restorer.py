@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Trainer
+from PIL import Image
 
-from cclight import Batch, BicubicDownsampling, Conjugate, GaussianMixture, Restorer
+import cclight
+from cclight import Batch, BicubicDownsampling, Conjugate, GaussianMixture, ImageFolder, RestorationDataModule, Restorer
 from cclight.priors.base import Prior
 from cclight.problem import Problem
 from cclight.samplers.base import Sampler
@@ -100,3 +105,56 @@ def test_a_compiled_prior_gives_the_same(prior):
     plain = Restorer(prior, Conjugate(steps=2), operator).predict_step(batch, 0)
     compiled = Restorer(prior, Conjugate(steps=2), operator, compile=True).predict_step(batch, 0)
     torch.testing.assert_close(compiled.image, plain.image, rtol=1e-4, atol=1e-4)
+
+
+def is_sampler(part: object) -> bool:
+    return isinstance(part, type) and issubclass(part, Sampler) and not inspect.isabstract(part)
+
+
+SAMPLERS = sorted(name for name in cclight.__all__ if is_sampler(getattr(cclight, name)))
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_plain_trainer_restores_and_returns(prior, tmp_path, name):
+    """With Lightning's defaults: inference mode on, which forbids gradients, and predictions returned."""
+    for number in range(3):
+        pixels = np.random.default_rng(number).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"p{number}.png")
+    operator = BicubicDownsampling(4)
+
+    settings = {"steps": 4} if "steps" in inspect.signature(getattr(cclight, name)).parameters else {}
+
+    def parts():
+        sampler = getattr(cclight, name)(**settings)
+        data = RestorationDataModule(ImageFolder(tmp_path), operator, noise_std=0.05, image_size=16, batch_size=2)
+        return Restorer(prior, sampler, operator, noise_std=0.05), data
+
+    model, data = parts()
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    first, second = trainer.predict(model, data)
+    assert (first.index, second.index, second.name) == ([0, 1], [2], ["p2"])
+    assert first.image.shape == (2, 3, 16, 16)
+    assert first.finite.all()
+    model, data = parts()
+    expected = [model.predict_step(data.on_after_batch_transfer(batch, 0), 0) for batch in data.predict_dataloader()]
+    torch.testing.assert_close(first.image, expected[0].image, rtol=0, atol=1e-5)
+    torch.testing.assert_close(second.image, expected[1].image, rtol=0, atol=1e-5)
+
+
+class NeedsTooMuch(Prior):
+    def forward(self, x_t, t):
+        return torch.empty(2**60)
+
+
+def test_out_of_memory_is_told_with_the_remedies(prior):
+    operator = BicubicDownsampling(4)
+    with pytest.raises(RuntimeError, match=r"out of memory on cpu with 2 images of 16×16 pixels.*data\.batch_size.*Tiled"):
+        Restorer(NeedsTooMuch(prior.path, prior.parameterization), Conjugate(), operator).predict_step(
+            batch_of(prior, operator), 0
+        )
+
+
+@pytest.mark.parametrize("noise_std", [-0.1, float("nan"), float("inf")])
+def test_a_noise_level_that_is_none_is_refused(prior, noise_std):
+    with pytest.raises(ValueError, match=f"noise_std is a standard deviation, got {noise_std}"):
+        Restorer(prior, Conjugate(), BicubicDownsampling(4), noise_std)

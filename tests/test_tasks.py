@@ -110,7 +110,7 @@ SETTINGS: dict[str, dict] = {
     "PnPFlow": {"steps": 20, "samples": 1},
     "GuidedODE": {"guidance": 5.0, "tolerance": 1e-2},
 }
-PLAIN = ("BicubicDownsampling", "AveragePooling", "GaussianBlur", "Inpainting", "JPEG")
+PLAIN = ("BicubicDownsampling", "GaussianBlur", "Inpainting", "JPEG")
 
 
 @pytest.mark.slow
@@ -120,7 +120,7 @@ PLAIN = ("BicubicDownsampling", "AveragePooling", "GaussianBlur", "Inpainting", 
 def test_every_path_and_parameterization_gives_a_sane_picture(sampler, path, parameterization):
     """Within 3 dB of the pseudoinverse, and no value outside [-3, 3]: nothing leaves the range of images in silence."""
     prior = SmallPrior(path=path, parameterization=parameterization)
-    x = Preprocessing()(next(iter(SamplePhotographs())).load())[None, :, 100:164, 200:264]
+    x = Preprocessing()(next(iter(SamplePhotographs())).load())[None, :, 100:148, 200:248]
     ours = getattr(cclight, sampler)(**SETTINGS[sampler])
     for task in PLAIN:
         operator = OPERATORS[task]
@@ -128,14 +128,14 @@ def test_every_path_and_parameterization_gives_a_sane_picture(sampler, path, par
             continue
         y = operator(x)
         image = ours.sample(prior, operator, y).image
-        assert float(image.abs().max()) <= 3, task
-        assert psnr(image, x) >= psnr(operator.pinv(y), x) - 3, task
+        largest, gain = float(image.abs().max()), psnr(image, x) - psnr(operator.pinv(y), x)
+        assert largest <= 3, task
+        assert gain >= -3, task
 
 
 OPERATORS = {
     "BicubicDownsampling": cclight.BicubicDownsampling(4),
-    "AveragePooling": cclight.AveragePooling(4),
-    "GaussianBlur": cclight.GaussianBlur(1.0, 7),
+    "GaussianBlur": cclight.GaussianBlur(),
     "Inpainting": cclight.Inpainting(cclight.Box(12)),
     "JPEG": cclight.JPEG(20),
 }

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
+from cclight.callbacks.sink import Sink
 from cclight.operators.base import Operator
 from cclight.runs.files import write_whole
 from cclight.runs.folder import RunFolder
@@ -26,10 +27,10 @@ _HEADER = 24
 _LEAST_SIDE = 128
 
 
-class ImageWriter(Callback):
+class ImageWriter(Sink):
     """Writes each image's pictures into the run folder as soon as it is restored, and grid.png at the end.
 
-    A restoration with NaN or infinity gets no picture. Place it before `MetricsCallback`.
+    A restoration with NaN or infinity gets no picture.
 
     Args:
         run: the run folder.
@@ -46,9 +47,9 @@ class ImageWriter(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "predict":
             self.run.join(trainer.global_rank)
-            self.run.make("restored")
             self._rows = 0
 
+    @torch.inference_mode(False)  # what an operator keeps from here must not forbid the sampler's gradients
     @torch.no_grad()
     def on_predict_batch_end(
         self,

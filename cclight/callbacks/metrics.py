@@ -12,22 +12,24 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
+from cclight.callbacks.sink import Sink
 from cclight.data.datamodule import RestorationDataModule
 from cclight.errors import RunError
 from cclight.metrics.fid import FeatureDistances
 from cclight.metrics.gather import gather
-from cclight.metrics.image import ImageMetric, default_metrics
-from cclight.metrics.quantity import CONSISTENCY, NFE, SECONDS, Unavailable
-from cclight.metrics.summary import Summary
-from cclight.runs.folder import Record, RunFolder
+from cclight.metrics.image import ImageMetric
+from cclight.metrics.measuring import Measuring
+from cclight.metrics.quantity import CONSISTENCY, NFE, SECONDS
+from cclight.metrics.summary import Summary, summarize_records
+from cclight.runs.folder import RunFolder
+from cclight.runs.records import Record
+from cclight.runs.results import Run, write_results
 
 if TYPE_CHECKING:
     from cclight.data.datamodule import Batch
     from cclight.restorer import Restored
-from cclight.metrics.summary import per_image_quantities, summarize_records
-from cclight.runs.results import write_results
 
 FAILURE = "the restoration holds NaN or infinity"
 
@@ -35,10 +37,16 @@ FAILURE = "the restoration holds NaN or infinity"
 NOT_APPLICABLE = "not applicable: the data holds no clean images to compare with"
 
 
-class MetricsCallback(Callback):
+class NothingRestored(RunError):
+    """Not one image of a run could be restored."""
+
+
+class MetricsCallback(Sink):
     """Measures each restored image, notes it as finished in the run folder, and writes metrics.json and metrics.csv at the end.
 
-    Place it after `ImageWriter`: an image counts as finished when its record is written.
+    What the folder already holds is not restored again: the data module is told so in `setup`, which Lightning encloses in two
+    barriers, so that every rank reads the same records before any is added. An image whose photograph has changed since is
+    restored again, and what no longer belongs to the source is deleted.
 
     Args:
         run: the run folder.
@@ -48,9 +56,10 @@ class MetricsCallback(Callback):
         seed: of the bootstrap behind the intervals.
 
     Attributes:
-        quantities: the per-image numbers, in the order of the table.
+        measuring: the per-image metrics.
         records: after the run, on every rank: the record of each image of the whole run by index.
         summaries: after the run, on every rank: each metric over the whole run by name.
+        results: after the run, on rank 0: what was written.
     """
 
     def __init__(
@@ -61,35 +70,57 @@ class MetricsCallback(Callback):
         seed: int = 0,
     ) -> None:
         self.run = run
-        self.per_image = default_metrics() if per_image is None else per_image
+        self.measuring = Measuring(per_image)
         self.distances = distances
         self.seed = seed
         self.records: dict[int, Record] = {}
         self.summaries: dict[str, Summary] = {}
+        self.results: Run | None = None
         self._resumed: dict[int, Record] = {}
-        self._reasons: dict[str, str] = {}
-        self.quantities = per_image_quantities(self.per_image)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "predict":
             return
+        limit = trainer.limit_predict_batches  # an integer also under trainer.fast_dev_run
+        if limit != 1.0 or isinstance(limit, int):
+            raise RunError(
+                f"trainer.limit_predict_batches is {limit}, which would make a part look like a finished run: leave it (and "
+                f"trainer.fast_dev_run) out, and set data.limit to restore the first so many photographs."
+            )
         self.run.join(trainer.global_rank)
-        self.records, self.summaries, self._reasons = {}, {}, {}
-        self._resumed = self.run.finished()
-        for metric in self.per_image:
-            self._prepare(metric, trainer)
+        self.records, self.summaries, self.results = {}, {}, None
+        self._resume(trainer)
+        missing = self.measuring.prepare(trainer.strategy.root_device)
         if self.distances is not None:
             # Every rank, whether it will have images or not: what it finds decides which collectives are run.
             self.distances.prepare(trainer.strategy.root_device)
+        if trainer.is_global_zero:
+            for title, reason in missing.items():
+                warnings.warn(f"{title} is unavailable: {reason}.", stacklevel=2)
 
-    def _prepare(self, metric: ImageMetric, trainer: Trainer) -> None:
-        try:
-            metric.prepare(trainer.strategy.root_device)
-        except Unavailable as reason:
-            self._reasons[metric.quantity.name] = str(reason)
-            if trainer.is_global_zero:
-                warnings.warn(f"{metric.quantity.title} is unavailable: {reason}.", stacklevel=2)
+    def _resume(self, trainer: Trainer) -> None:
+        """Take over what the folder holds, as far as it was made of what the source holds now."""
+        self._resumed = self.run.finished(evaluated=False)
+        data = getattr(trainer, "datamodule", None)
+        if not isinstance(data, RestorationDataModule):
+            return
+        shares = gather(data.unchanged({index: record.get("content") for index, record in self._resumed.items()}))
+        unchanged = set().union(*shares)
+        stale = [record for index, record in self._resumed.items() if index not in unchanged]
+        if trainer.is_global_zero:
+            if stale:
+                warnings.warn(
+                    f"{len(stale)} of {len(self._resumed)} finished images were made of other photographs than the source "
+                    f"holds in their places now, {stale[0]['name']} (number {stale[0]['index']}) among them: they are dropped, "
+                    f"and what is there now is restored.",
+                    stacklevel=2,
+                )
+            self.run.keep(unchanged)
+        self._resumed = {index: record for index, record in self._resumed.items() if index in unchanged}
+        data.skip = frozenset(unchanged)
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def on_predict_batch_end(
         self,
         trainer: Trainer,
@@ -105,15 +136,17 @@ class MetricsCallback(Callback):
             NFE.name: [outputs.nfe] * len(finite),
             SECONDS.name: [outputs.seconds] * len(finite),
         }
-        if batch.clean is not None and any(finite):
+        if batch.clean is None:
+            self.measuring.lack(NOT_APPLICABLE)
+        elif any(finite):
             # A NaN must not meet the finite images' metrics; the clean image stands in for it.
             keep = outputs.finite.to(outputs.image.device)[:, None, None, None]
-            restored = torch.where(keep, outputs.image, batch.clean.to(outputs.image))
-            for metric in self.per_image:
-                values.update(self._measure(metric, restored, batch.clean))
+            values.update(self.measuring(torch.where(keep, outputs.image, batch.clean.to(outputs.image)), batch.clean))
         records: list[Record] = []
         for place, (index, name) in enumerate(zip(outputs.index, outputs.name, strict=True)):
             record: Record = {"index": index, "name": name}
+            if batch.content:
+                record["content"] = batch.content[place]
             if finite[place]:
                 record.update({key: value[place] for key, value in values.items()})
             else:
@@ -124,25 +157,13 @@ class MetricsCallback(Callback):
             records.append(record)
         self.run.append(records)
         self.records.update({record["index"]: record for record in records})
-        if batch.clean is None:
-            self._reasons.update({metric.quantity.name: NOT_APPLICABLE for metric in self.per_image})
-
-    def _measure(self, metric: ImageMetric, restored: torch.Tensor, clean: torch.Tensor) -> dict[str, list[float]]:
-        name = metric.quantity.name
-        if name in self._reasons:
-            return {}
-        try:
-            return {name: metric(restored, clean.to(restored.device)).tolist()}
-        except Unavailable as reason:
-            self._reasons[name] = str(reason)
-            return {}
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "predict":
             return
         data = getattr(trainer, "datamodule", None)
         left_out = dict(data.left_out) if isinstance(data, RestorationDataModule) else {}
-        gathered = gather((self.records, self._reasons, left_out))
+        gathered = gather((self.records, self.measuring.reasons, left_out))
         times = Counter(index for records, *_ in gathered for index in records)
         twice = sorted(index for index, count in times.items() if count > 1)
         if twice and trainer.is_global_zero:
@@ -157,13 +178,9 @@ class MetricsCallback(Callback):
             reasons = {**why, **reasons}
             left_out.update(elsewhere)
         self.records = dict(sorted(self.records.items()))
-        if left_out and not self.records:  # every rank knows the same by now, so that all stop together
-            first = left_out[min(left_out)].rstrip(".")
-            raise RunError(
-                f"None of the {len(left_out)} photographs could be used; the first: {first}. Give others as data.source."
-            )
+        self._check_something_was_restored(left_out)
         self.summaries = {
-            summary.quantity.name: summary for summary in summarize_records(self.quantities, self.records, reasons, self.seed)
+            s.quantity.name: s for s in summarize_records(self.measuring.quantities, self.records, reasons, self.seed)
         }
         if self.distances is not None:
             names = {index: record["name"] for index, record in self.records.items() if "failed" not in record}
@@ -171,4 +188,19 @@ class MetricsCallback(Callback):
             clean = [self.run.file("clean", index, name) for index, name in names.items()]
             self.summaries.update({s.quantity.name: s for s in self.distances.compute(restored, clean)})
         if trainer.is_global_zero:
-            write_results(self.run, self.records, self.summaries, left_out)
+            self.run.reopen()  # what `cclight evaluate` measured goes with the old metrics.json
+            self.results = write_results(self.run, self.records, self.summaries, left_out)
+
+    def _check_something_was_restored(self, left_out: dict[int, str]) -> None:
+        """Every rank knows the same by now, so that all stop together."""
+        if left_out and not self.records:
+            first = left_out[min(left_out)].rstrip(".")
+            raise NothingRestored(
+                f"None of the {len(left_out)} photographs could be used; the first: {first}. Give others as data.source."
+            )
+        failed = [record for record in self.records.values() if "failed" in record]
+        if failed and len(failed) == len(self.records):
+            raise NothingRestored(
+                f"None of the {len(failed)} images could be restored ({failed[0]['name']}: {failed[0]['failed']}): look for "
+                f"NaN in the prior's weights and the sampler's settings, or try weaker guidance and more steps."
+            )

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-
-from cclight.runs.folder import RunFolder
+from cclight.callbacks.sink import Sink
+from cclight.runs.results import Run
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -15,32 +13,23 @@ if TYPE_CHECKING:
 _ARROWS = {"higher": "↑", "lower": "↓"}
 
 
-class SummaryTable(Callback):
-    """Prints metrics.json as a table when the run is done. Place it after `MetricsCallback`, which writes it.
+class SummaryTable(Sink):
+    """Prints the results as a table when the run is done."""
 
-    Args:
-        run: the run folder.
-    """
-
-    def __init__(self, run: RunFolder) -> None:
-        self.run = run
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "predict" and trainer.is_global_zero:
-            print_results(self.run)
+    def receive(self, results: Run) -> None:
+        print_results(results)
 
 
-def print_results(run: RunFolder) -> None:
+def print_results(run: Run) -> None:
     """Print the table of a finished run, what failed in it, and where it lies."""
     from rich.console import Console
 
-    results = json.loads((run.path / "metrics.json").read_text(encoding="utf-8"))
     console = Console(highlight=False)
-    console.print(table_of(results, run.path.name))
-    for metric in results["metrics"].values():
+    console.print(table_of(run.summary, run.path.name))
+    for metric in run.metrics.values():
         if "unavailable" in metric:
             console.print(f"{metric['title']}: {metric['unavailable']}.", markup=False, soft_wrap=True)
-    for record in results["failed"]:
+    for record in run.summary["failed"]:
         console.print(f"Image {record['index']} ({record['name']}): {record['failed']}.", markup=False, soft_wrap=True)
     console.print(f"{run.path}", markup=False, soft_wrap=True)
 

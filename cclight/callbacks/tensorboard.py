@@ -5,37 +5,33 @@ cclight predict --config configs/sr.yaml --trainer.logger TensorBoardLogger --tr
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
-from cclight.runs.folder import RunFolder
+from cclight.callbacks.sink import Sink
 from cclight.runs.pictures import read_png
+from cclight.runs.results import Run
 
 
-class TensorBoardLog(Callback):
+class TensorBoardLog(Sink):
     """Hands a finished run to the trainer's loggers: means and per-image metrics to every one, grid.png to TensorBoard.
 
-    Without a logger it does nothing. Place it last: it reads metrics.json and grid.png. A metric's mean is called as in
-    metrics.json, its value for one image `image/<metric>` at the step of the image's index.
+    A metric's mean is called as in metrics.json, its value for one image `image/<metric>` at the step of the image's index.
 
     Args:
-        run: the run folder.
+        loggers: the trainer's loggers; none does nothing.
     """
 
-    def __init__(self, run: RunFolder) -> None:
-        self.run = run
+    def __init__(self, loggers: Sequence[Logger]) -> None:
+        self.loggers = loggers
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage != "predict" or not trainer.is_global_zero or not trainer.loggers:
-            return
-        results = json.loads((self.run.path / "metrics.json").read_text(encoding="utf-8"))
-        means = {name: metric["mean"] for name, metric in results["metrics"].items() if metric.get("mean") is not None}
-        grid = self.run.path / "grid.png"
-        for logger in trainer.loggers:
+    def receive(self, results: Run) -> None:
+        means = {name: mean for name in results.metrics if (mean := results.mean(name)) is not None}
+        grid = results.path / "grid.png"
+        for logger in self.loggers:
             logger.log_metrics(means)
-            for index, record in self.run.finished().items():
+            for index, record in results.records.items():
                 logger.log_metrics({f"image/{name}": record[name] for name in means if name in record}, step=index)
             if isinstance(logger, TensorBoardLogger) and grid.is_file():
                 logger.experiment.add_image("grid", read_png(grid))

@@ -7,9 +7,32 @@ import pkgutil
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import TYPE_CHECKING
 
+from cclight.errors import UsageError
 from cclight.operators.base import Operator
 from cclight.operators.check import check_operator
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+
+def parser() -> ArgumentParser:
+    """The command line: an operator with all its arguments."""
+    from jsonargparse import ArgumentParser
+
+    made = ArgumentParser(
+        prog="cclight check-operator",
+        usage="cclight check-operator OPERATOR [--operator.ARGUMENT VALUE ...] [--image_shape [C,H,W]] [--seed SEED]",
+        description="Try the identities that an operator must meet on random images and print a table. "
+        "OPERATOR is a class such as my_module.MyOperator, or a YAML file with class_path and init_args.",
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    made.add_subclass_arguments(Operator, "operator", required=True)
+    made.add_argument("--image_shape", type=tuple[int, int, int], default=(3, 32, 32), help="channels, height and width")
+    made.add_argument("--seed", type=int, default=0, help="which random images")
+    return made
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,35 +43,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0 where every check passed, 1 where one failed.
+
+    Raises:
+        UsageError: for an operator that does not exist, or that does not take its arguments or the images.
     """
-    from jsonargparse import ArgumentParser
+    from jsonargparse import ArgumentError
     from rich.console import Console
     from rich.table import Table
 
     from cclight import operators
+    from cclight.commands.explain import explain
 
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # the user's own module lies where they are
     for module in pkgutil.iter_modules(operators.__path__):
         import_module(f"cclight.operators.{module.name}")  # so that short names are known
-    parser = ArgumentParser(
-        prog="cclight check-operator",
-        usage="cclight check-operator OPERATOR [--operator.ARGUMENT VALUE ...] [--image_shape [C,H,W]] [--seed SEED]",
-        description="Try the identities that an operator must meet on random images and print a table. "
-        "OPERATOR is a class such as my_module.MyOperator, or a YAML file with class_path and init_args.",
-    )
-    parser.add_subclass_arguments(Operator, "operator", required=True)
-    parser.add_argument("--image_shape", type=tuple[int, int, int], default=(3, 32, 32), help="channels, height and width")
-    parser.add_argument("--seed", type=int, default=0, help="which random images")
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words and not words[0].startswith("-"):
         words.insert(0, "--operator")
-    settings = parser.instantiate(parser.parse_args(words))
-    operator, image_shape = settings.operator, tuple(settings.image_shape)
+    command = parser()
     try:
+        settings = command.instantiate(command.parse_args(words))
+        operator, image_shape = settings.operator, tuple(settings.image_shape)
         operator.check_images(image_shape)
-    except ValueError as error:
-        parser.error(str(error))
+    except (ArgumentError, ValueError) as error:
+        text = str(error).replace("data.image_size", "--image_shape")  # operators speak to `cclight predict`
+        raise UsageError(explain(text, command._option_string_actions, config="")) from error
     checks = check_operator(operator, image_shape, settings.seed)
     table = Table("identity", "relative error", "tolerance", "", title=type(operator).__name__)
     for check in checks:

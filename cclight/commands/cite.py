@@ -5,11 +5,8 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from importlib import import_module
-from pathlib import Path
-from typing import Any
 
-from cclight.runs.results import Run
+from cclight.runs.results import Run, class_paths, is_own
 
 # Data sets are named by path, not by class; a word of the path or of its configuration tells which.
 DATASETS = {
@@ -74,11 +71,20 @@ METRICS = {
 }
 
 
-def main(arguments: list[str]) -> None:
-    """`cclight cite RUN...`."""
-    parser = argparse.ArgumentParser(prog="cclight cite", description="Print the BibTeX of what runs used.")
+def parser() -> argparse.ArgumentParser:
+    """The options of `cclight cite`."""
+    parser = argparse.ArgumentParser("cclight cite", description="Print the BibTeX of what runs used.")
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run folder, as runs/sr")
-    print("\n\n".join(citations([Run.read(path) for path in parser.parse_args(arguments).runs])))
+    return parser
+
+
+def main(arguments: list[str]) -> None:
+    """`cclight cite RUN...`.
+
+    Raises:
+        UsageError: when a folder is no finished run, or a file of it is damaged.
+    """
+    print("\n\n".join(citations([Run.read(path) for path in parser().parse_args(arguments).runs])))
 
 
 def citations(runs: list[Run]) -> list[str]:
@@ -91,7 +97,7 @@ def citations(runs: list[Run]) -> list[str]:
     found = [Conjugate.reference]
     for run in runs:
         for part in ("model.sampler", "model.prior", "operator", "data.source"):
-            found += [getattr(_load(path), "reference", "") for path in class_paths(run.part(part))]
+            found += map(_reference, class_paths(run.part(part)))
         named = str(run.part("data.source")).lower()
         found += [entry for word, entry in DATASETS.items() if word in named]
         found += [entry for metric, entry in METRICS.items() if run.mean(metric) is not None]
@@ -103,23 +109,11 @@ def citations(runs: list[Run]) -> list[str]:
     return list(unique.values())
 
 
-def class_paths(node: Any) -> list[str]:
-    """Every class_path inside a part of a configuration, outermost first."""
-    if isinstance(node, list):
-        return [path for item in node for path in class_paths(item)]
-    if not isinstance(node, dict):
-        return []
-    own = [node["class_path"]] if "class_path" in node else []
-    return [*own, *(path for value in node.values() for path in class_paths(value))]
+def _reference(class_path: str) -> str:
+    """The reference of one of cclight's classes; what a run names from elsewhere is not imported for it."""
+    import cclight
 
-
-def _load(class_path: str) -> Any:
-    """The class of a class_path, also from a user's module in the current folder; None where it is gone."""
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
-    module, _, name = class_path.rpartition(".")
-    try:
-        return getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError):
-        print(f"cclight cite: {class_path} cannot be imported here: its reference is left out", file=sys.stderr)
-        return None
+    if is_own(class_path):
+        return getattr(getattr(cclight, class_path.rpartition(".")[2]), "reference", "")
+    print(f"cclight cite: {class_path} is none of cclight's own classes: its reference is left out", file=sys.stderr)
+    return ""

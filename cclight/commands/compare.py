@@ -7,11 +7,12 @@ a permutation test which flips the signs of the differences (exact up to 13 imag
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import dataclass
 from typing import Any
 
-from cclight.errors import UsageError
-from cclight.runs.folder import differences
+from cclight.errors import UsageError, suggestion
+from cclight.runs.inputs import differences
 from cclight.runs.results import Run
 
 
@@ -38,19 +39,32 @@ class Difference:
     losses: int
 
 
-def main(arguments: list[str]) -> None:
-    """`cclight compare`."""
+def parser() -> argparse.ArgumentParser:
+    """The options of `cclight compare`."""
     parser = argparse.ArgumentParser("cclight compare", description="Test paired differences between two runs.")
-    parser.add_argument("first", help="a run folder")
-    parser.add_argument("second", help="another one, on the same photographs")
+    parser.add_argument("first", metavar="RUN", help="a run folder")
+    parser.add_argument("second", metavar="RUN", help="another one, on the same photographs")
     parser.add_argument("--metric", action="append", help="only this metric; may be repeated")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str]) -> None:
+    """`cclight compare`.
+
+    Raises:
+        UsageError: when a folder is no finished run, or the two cannot be compared.
+    """
+    options = parser().parse_args(arguments)
     first, second = Run.read(options.first), Run.read(options.second)
     common = check_same_photographs(first, second)
-    metrics = options.metric or [name for name in first.metrics if first.values(name) and second.values(name)]
-    for metric in metrics:
-        if not (first.values(metric) and second.values(metric)):
-            raise UsageError(f"{metric} was not measured in both runs: there are {', '.join(first.metrics)}")
+    metrics = [name for name in first.metrics if _why_not(first, second, name) is None]
+    for name in options.metric or []:
+        if reason := _why_not(first, second, name):
+            raise UsageError(f"{reason}{suggestion(name, metrics) or ': there are ' + ', '.join(metrics)}")
+    metrics = options.metric or metrics
+    for name in first.metrics.keys() & second.metrics.keys():
+        if first.values(name) and second.values(name) and (reason := _why_not(first, second, name)):
+            print(f"cclight compare: left out: {reason}", file=sys.stderr)
     rows = [difference(first, second, metric) for metric in metrics if not _constant(first, second, metric)]
 
     from rich.console import Console
@@ -69,7 +83,7 @@ def main(arguments: list[str]) -> None:
         table.add_row(kind["title"], f"{row.mean:+.{digits}f}", interval, f"{row.p_value:.3g}", counts, words)
     console.print(table)
     texts = [(run.path / "config.yaml").read_text(encoding="utf-8") for run in (first, second)]
-    for line in differences(*texts) or ["the same configuration"]:
+    for line in differences(*texts, kept_files=first.files, files=second.files) or ["the same configuration"]:
         console.print(line.replace(" there, ", f" in {first.name}, ").replace(" here", f" in {second.name}"), markup=False)
 
 
@@ -83,9 +97,16 @@ def check_same_photographs(first: Run, second: Run) -> list[int]:
     if not common:
         raise UsageError(f"{first.path} and {second.path} have no image in common: compare runs on the same photographs")
     for index in common:
-        names = first.records[index]["name"], second.records[index]["name"]
-        if names[0] != names[1]:
-            raise UsageError(f"image {index} is {names[0]} in {first.path} and {names[1]} in {second.path}: not the same data")
+        one, two = first.records[index], second.records[index]
+        if one["name"] != two["name"]:
+            raise UsageError(
+                f"image {index} is {one['name']} in {first.path} and {two['name']} in {second.path}: not the same data"
+            )
+        contents = one.get("content"), two.get("content")
+        if None not in contents and contents[0] != contents[1]:
+            raise UsageError(
+                f"image {index}, {one['name']}, is not the same photograph in {first.path} and {second.path}: not the same data"
+            )
     return common
 
 
@@ -120,6 +141,16 @@ def verdict(row: Difference, direction: str, first: str, second: str) -> str:
     if row.p_value >= 0.05:
         return "no clear difference"
     return f"{second if (row.mean > 0) == (direction == 'higher') else first} is better"
+
+
+def _why_not(first: Run, second: Run, metric: str) -> str | None:
+    """Why two runs cannot be compared in a metric, if they cannot."""
+    if not first.values(metric).keys() & second.values(metric).keys():
+        return f"{metric} was not measured in both runs"
+    titles = [run.metrics.get(metric, {}).get("title") for run in (first, second)]
+    if titles[0] != titles[1]:
+        return f"{metric} is {titles[0]} in {first.name} and {titles[1]} in {second.name}, which do not compare"
+    return None
 
 
 def _constant(first: Run, second: Run, metric: str) -> bool:

@@ -4,76 +4,118 @@
     cclight evaluate runs/sr --metrics.per_image '[{class_path: LPIPS, init_args: {net: alex}}]'
     cclight evaluate runs/sr --metrics.distances FeatureDistances --metrics.distances.reference photographs/real
 
-It measures what the run did, or what `--metrics` asks for, in the words of `cclight predict`. The pictures hold 8 bits a
-channel, so that PSNR and its like differ slightly from those of `cclight predict`, which measures before rounding. What only
-sampling can measure (consistency, NFE, seconds) is taken over.
+It measures what the run did, or what `--metrics` asks for, in the words of `cclight predict`; every other number stays as it
+is. The pictures hold 8 bits a channel, so that PSNR and its like differ slightly from those of `cclight predict`, which
+measures before rounding. Metrics of a run's configuration that are not cclight's own run nothing: name them with `--metrics`.
 """
 
 from __future__ import annotations
 
+import os
+import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import groupby
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from cclight.errors import UsageError
-from cclight.runs.folder import Record, RunFolder
+from cclight.errors import UsageError, one_line
+from cclight.runs.folder import RunFolder
 from cclight.runs.pictures import read_png, to_image
-from cclight.runs.results import Run
+from cclight.runs.records import Record
+from cclight.runs.results import Run, class_paths, is_own
 
 if TYPE_CHECKING:
     import torch
+    from jsonargparse import ArgumentParser
 
     from cclight.metrics.fid import FeatureDistances
     from cclight.metrics.image import ImageMetric
+    from cclight.metrics.measuring import Measuring
 
 _BATCH = 16
 
 
-def main(arguments: list[str]) -> None:
-    """Measure a run's pictures and replace its numbers: the records, metrics.json and metrics.csv.
+def parser() -> ArgumentParser:
+    """The options of `cclight evaluate`."""
+    from jsonargparse import ArgumentParser
 
-    Raises:
-        UsageError: for a mistake in the arguments, when there is no finished run, or it is in use.
-    """
-    import torch
-    from jsonargparse import ArgumentError, ArgumentParser
+    from cclight.commands.lightning import add_metrics_arguments
 
-    from cclight.commands.lightning import add_metrics_arguments, explain, import_public_names
-
-    parser = ArgumentParser(prog="cclight evaluate", description=(__doc__ or "").partition(":")[2], exit_on_error=False)
+    parser = ArgumentParser(
+        prog="cclight evaluate",
+        description=(__doc__ or "").partition(":")[2],
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
     parser.add_argument("run", type=str, help="the folder of a finished run")
     parser.add_argument("--device", default="cpu", help="where the metrics' networks run, as cuda")
     add_metrics_arguments(parser)
-    import_public_names()
+    return parser
+
+
+def main(arguments: list[str]) -> None:
+    """Measure a run's pictures and write the numbers: the records, metrics.json and metrics.csv.
+
+    Raises:
+        UsageError: for a mistake in the arguments, when there is no finished run, nothing of it can be measured, or a picture
+            is damaged; the run's numbers are as before then.
+        RunError: when the run is in use, or its folder cannot be written to.
+    """
+    import torch
+    from jsonargparse import ArgumentError
+
+    from cclight.commands.lightning import explain
+
+    named = [part for part in ("per_image", "distances") if any(a.startswith(f"--metrics.{part}") for a in arguments)]
+    with _imports(here=bool(named)):
+        options = parser()
+        try:
+            run = Run.read(options.parse_args(arguments).run)
+            options.set_defaults({f"metrics.{k}": v for k, v in _trusted(run).items() if not named or k in named})
+            settings = options.parse_args(arguments)
+            chosen = options.instantiate(settings)
+        except (ArgumentError, ValueError) as error:
+            if str(error).endswith("are required: run"):
+                raise UsageError("which run? Give the folder of a finished one, as runs/sr") from error
+            raise UsageError(explain(str(error), options._option_string_actions, config="")) from error
+    metrics = chosen.metrics.per_image
+    if metrics is None and (named == ["distances"] or (run.config.get("metrics") or {}).get("per_image")):
+        metrics = []
     try:
-        run = Run.read(parser.parse_args(arguments).run)
-        measured = run.config.get("metrics") or {}
-        parser.set_defaults({f"metrics.{key}": value for key, value in measured.items()})
-        options = parser.instantiate(parser.parse_args(arguments))
-    except (ArgumentError, ValueError) as error:
-        raise UsageError(explain(str(error))) from error
-    try:
-        torch.empty(0, device=options.device)
+        torch.empty(0, device=chosen.device)
     except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"there is no device {options.device} here: give cpu, cuda or another") from error
+        raise UsageError(f"there is no device {chosen.device} here: give cpu, cuda or another") from error
+    if not os.access(run.path, os.W_OK):
+        raise UsageError(
+            f"{run.path} is read-only, and evaluate writes its numbers there: copy the folder to evaluate the copy"
+        )
     folder = RunFolder(run.path.name, str(run.path.parent))
     folder.acquire()  # the lock alone: the run's configuration and pictures stay as they are
     try:
-        evaluate(run, folder, options.metrics.per_image, options.metrics.distances, options.device)
+        run = Run.read(run.path)  # another process may have had it until now
+        distances = settings.metrics.distances
+        measured_with = run.distances if distances is None else distances.as_dict()
+        evaluate(run, folder, metrics, chosen.metrics.distances, chosen.device, measured_with)
     except ValueError as error:
         raise UsageError(str(error)) from error
     finally:
         folder.close()
     from cclight.callbacks.table import print_results
 
-    print_results(folder)
+    print_results(Run.read(run.path))
 
 
 def evaluate(
-    run: Run, folder: RunFolder, metrics: list[ImageMetric] | None, distances: FeatureDistances | None, device: str
+    run: Run,
+    folder: RunFolder,
+    metrics: list[ImageMetric] | None,
+    distances: FeatureDistances | None,
+    device: str,
+    measured_with: dict[str, Any],
 ) -> None:
-    """Measure a run's pictures and write the numbers into its folder.
+    """Measure a run's pictures and write the numbers into its folder. What was not measured anew stays as it was.
 
     Args:
         run: the run.
@@ -81,67 +123,138 @@ def evaluate(
         metrics: per image; None for the default ones.
         distances: FID and KID, or None.
         device: where the networks run.
+        measured_with: the configuration of the distances, to be kept beside their numbers.
+
+    Raises:
+        UsageError: when nothing can be measured, or a picture is damaged.
     """
     import torch
 
-    from cclight.metrics.image import default_metrics
-    from cclight.metrics.summary import per_image_quantities, summarize_records
+    from cclight.metrics.measuring import Measuring
+    from cclight.metrics.summary import summarize
     from cclight.runs.results import write_results
 
-    metrics = default_metrics() if metrics is None else metrics
-    quantities = per_image_quantities(metrics)
-    records, reasons = measure(run, metrics, torch.device(device))
-    summaries = {s.quantity.name: s for s in summarize_records(quantities, records, reasons, seed=0)}
+    measuring = Measuring(metrics)
+    values = measure(run, measuring, torch.device(device))
+    expected = [index for index, record in run.records.items() if "failed" not in record]
+    found = {
+        name: summarize(m.quantity, values.get(name, {}), len(expected), measuring.reasons.get(name))
+        for m in measuring.metrics
+        if (name := m.quantity.name)
+    }
     if distances is not None:
-        distances.prepare(torch.device(device))
-        names = {index: record["name"] for index, record in records.items() if "failed" not in record}
-        restored, clean = ([folder.file(kind, i, n) for i, n in names.items()] for kind in ("restored", "clean"))
-        summaries.update({s.quantity.name: s for s in distances.compute(restored, clean)})
-    left_out = {item["index"]: item["reason"] for item in run.summary.get("left_out", [])}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is missing is told with the numbers
+            distances.prepare(torch.device(device))
+        files = [[folder.file(kind, i, run.records[i]["name"]) for i in expected] for kind in ("restored", "clean")]
+        found.update({s.quantity.name: s for s in distances.compute(*files)})
+    if all(summary.mean is None for summary in found.values()):
+        why = {summary.unavailable: summary.quantity.title for summary in found.values()} or {"there is no metric": ""}
+        words = "; ".join(f"{title}: {reason}" if len(why) > 1 else str(reason) for reason, title in why.items())
+        raise UsageError(f"nothing of {run.path} can be measured, its numbers stay as they are ({words})")
+    summaries = run.summaries()
+    for name, summary in found.items():
+        if summary.mean is None and name in summaries and summaries[name].mean is not None:
+            print(f"cclight evaluate: {name} stays as it was: {summary.unavailable}", file=sys.stderr)
+        else:
+            summaries[name] = summary
+    records: dict[int, Record] = {
+        index: {**record, **{name: by_index[index] for name, by_index in values.items() if index in by_index}}
+        for index, record in run.records.items()
+    }
+    left_out = {item["index"]: item["reason"] for item in run.summary["left_out"]}
+    measured_with = measured_with if "fid" in found and summaries["fid"] is found["fid"] else run.distances
     folder.replace(records.values())
-    write_results(folder, records, summaries, left_out)
+    write_results(folder, records, summaries, left_out, measured_with)
 
 
-def measure(run: Run, metrics: list[ImageMetric], device: torch.device) -> tuple[dict[int, Record], dict[str, str]]:
-    """The per-image metrics of a run's saved pictures.
+def measure(run: Run, measuring: Measuring, device: torch.device) -> dict[str, dict[int, float]]:
+    """The per-image metrics of a run's saved pictures: of all images or of none, and then `measuring` holds the reason.
+
+    Args:
+        run: the run.
+        measuring: the metrics.
+        device: where their networks run.
 
     Returns:
-        The run's records by index with the new values, and why a metric is missing by its name.
+        Each image's value by the metric's name and the image's index.
+
+    Raises:
+        UsageError: when a picture is damaged.
     """
     import torch
 
-    from cclight.metrics.quantity import CONSISTENCY, NFE, SECONDS
-
-    kept = {"index", "name", "failed", CONSISTENCY.name, NFE.name, SECONDS.name}
-    records = {i: {k: v for k, v in record.items() if k in kept} for i, record in run.records.items()}
-    pairs = {i: (run.picture("restored", i), run.picture("clean", i)) for i, r in records.items() if "failed" not in r}
+    kept = [index for index, record in run.records.items() if "failed" not in record]
+    pairs = {index: (run.picture("restored", index), run.picture("clean", index)) for index in kept}
     whole = [(i, restored, clean) for i, (restored, clean) in pairs.items() if restored is not None and clean is not None]
-    reasons: dict[str, str] = {}
     if len(whole) < len(pairs):
-        reasons = {m.quantity.name: f"{len(pairs) - len(whole)} clean pictures are not saved" for m in metrics}
-    for metric in metrics:
-        with _noting(reasons, metric):
-            metric.prepare(device)
+        what = "clean" if all(restored for restored, _ in pairs.values()) else "restored or clean"
+        measuring.lack(f"of {len(pairs) - len(whole)} of {len(pairs)} images the {what} picture is not saved")
+        return {}
+    measuring.prepare(device)
+    values: dict[str, dict[int, float]] = {}
     for start in range(0, len(whole), _BATCH):
-        read = [(i, read_png(a), read_png(b)) for i, a, b in whole[start : start + _BATCH]]
+        read = [(i, *_pair(run, a, b)) for i, a, b in whole[start : start + _BATCH]]
         for _, group in groupby(read, key=lambda item: item[1].shape):
             indices, *images = zip(*group, strict=True)
             restored, clean = (to_image(torch.stack(list(part)).to(device)) for part in images)
-            for metric in metrics:
-                if (name := metric.quantity.name) in reasons:
-                    continue
-                with _noting(reasons, metric):
-                    for index, value in zip(indices, metric(restored, clean).tolist(), strict=True):
-                        records[index][name] = value
-    return records, reasons
+            for name, measured in measuring(restored, clean).items():
+                values.setdefault(name, {}).update(zip(indices, measured, strict=True))
+    return {name: by_index for name, by_index in values.items() if name not in measuring.reasons}
+
+
+def _pair(run: Run, restored: Path, clean: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    images = []
+    for path in (restored, clean):
+        try:
+            images.append(read_png(path))
+        except (OSError, ValueError, SyntaxError) as error:  # noqa: PERF203 - Pillow's ways to refuse a file
+            raise UsageError(f"{path} is no whole picture ({one_line(error)}): {_mend(run, restored)}") from error
+    if images[0].shape != images[1].shape:
+        sizes = ["×".join(map(str, image.shape)) for image in images]
+        raise UsageError(f"{restored} is {sizes[0]} and {clean} {sizes[1]}, not the same picture: {_mend(run, restored)}")
+    return images[0], images[1]
+
+
+def _mend(run: Run, restored: Path) -> str:
+    return f"delete {restored} and run the run's `cclight predict` with --run.resume true, which makes both anew"
+
+
+def _trusted(run: Run) -> dict[str, Any]:
+    """What a run's configuration measures, without what is not cclight's own: who only reads a run runs none of its code."""
+    measured = run.config.get("metrics") or {}
+    per_image, distances = measured.get("per_image"), measured.get("distances")
+    trusted: dict[str, Any] = {}
+    if isinstance(per_image, list):
+        trusted["per_image"] = [metric for metric in per_image if _own(metric)] or None
+    if distances and _own(distances):
+        trusted["distances"] = distances
+    return trusted
+
+
+def _own(part: Any) -> bool:
+    paths = class_paths(part) if isinstance(part, dict) else [str(part)]
+    foreign = [path for path in paths if not is_own(path)]
+    for path in foreign:
+        print(
+            f"cclight evaluate: {path} is none of cclight's own classes, its numbers stay as they are: name it with --metrics "
+            f"to run its code",
+            file=sys.stderr,
+        )
+    return not foreign
 
 
 @contextmanager
-def _noting(reasons: dict[str, str], metric: ImageMetric) -> Iterator[None]:
-    """Note why a metric cannot be had, if it cannot."""
-    from cclight.metrics.quantity import Unavailable
+def _imports(here: bool) -> Iterator[None]:
+    """Import the classes that metrics may be; modules of the current folder only where the user names some."""
+    from importlib import import_module
 
+    for room in ("metrics.image", "metrics.fid", "metrics.inception", "data.sources", "data.subset"):
+        import_module(f"cclight.{room}")
+    before, folder = list(sys.path), os.getcwd()
+    without = [path for path in before if os.path.abspath(path or ".") != folder]
+    sys.path[:] = [*without, folder] if here else without
     try:
         yield
-    except Unavailable as reason:
-        reasons.setdefault(metric.quantity.name, str(reason))
+    finally:
+        sys.path[:] = [*before, folder] if here and folder not in before else before

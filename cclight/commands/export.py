@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 
-def export(arguments: list[str]) -> None:
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser("cclight export", description="Write a checkpoint's prior as a safetensors file.")
+    made.add_argument("checkpoint", metavar="FILE", help="of `cclight fit`, such as runs/fit_small/last.ckpt")
+    made.add_argument("output", metavar="OUTPUT", help="a .safetensors file")
+    made.add_argument("--note", default="", help="kept in the file's metadata, such as what it was trained on")
+    made.add_argument("--overwrite", action="store_true", help="replace the file that is there")
+    return made
+
+
+def main(arguments: list[str]) -> None:
     """`cclight export`: write a trained prior in the packaged format."""
-    from jsonargparse import auto_cli
-
+    options = parser().parse_args(arguments)
     from cclight.training import export
 
-    print(auto_cli(export, args=arguments, as_positional=True, prog="cclight export"))
+    print(export(options.checkpoint, options.output, options.note, options.overwrite))

@@ -18,6 +18,7 @@ class FitCLI(_CLI):
     """`cclight fit`."""
 
     command = "fit"
+    example = "fit_small.yaml"
     model = PriorTrainer
     data = PatchDataModule
     defaults: ClassVar[dict[str, Any]] = {"max_epochs": -1}
@@ -26,6 +27,9 @@ class FitCLI(_CLI):
         parser.add_argument(
             "--ckpt_path", type=str | None, default=None, help="Go on from this checkpoint; `last` takes the newest of the run."
         )
+
+    def before_instantiate_classes(self) -> None:
+        self.log_into("runs")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer = super().instantiate_trainer(**kwargs)

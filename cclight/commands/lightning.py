@@ -5,7 +5,6 @@ The operator and the noise level stand once, at the top of the YAML, and are lin
 
 from __future__ import annotations
 
-import inspect
 import logging
 import re
 import sys
@@ -15,22 +14,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from jsonargparse import ArgumentError, ArgumentParser
-from lightning.pytorch import LightningDataModule, LightningModule
-from lightning.pytorch.cli import LightningCLI
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 import cclight
-from cclight.errors import UsageError, suggestion
+from cclight.cli import COMMANDS
+from cclight.commands.explain import explain
+from cclight.commands.parsing import Parser, check_numbers, classes_first, strictly
+from cclight.errors import UsageError, one_line
 from cclight.metrics.fid import FeatureDistances
 from cclight.metrics.image import ImageMetric
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+_UNSAID = "the run's folder"  # which is not known yet when the command line is read
+
 
 class _CLI(LightningCLI):
     """LightningCLI for one command: short class names, one-line errors, the configuration kept by ourselves."""
 
     command: str
+    example: str  # a packaged configuration to begin with
     model: type[LightningModule]
     data: type[LightningDataModule]
     defaults: ClassVar[dict[str, Any]]
@@ -42,7 +48,11 @@ class _CLI(LightningCLI):
         Raises:
             UsageError: for a key, class or value that does not exist.
         """
-        cls.build(arguments).go()
+        cli = cls.build(arguments)
+        try:
+            cli.go()
+        except MisconfigurationException as error:  # Lightning's word for what a user can mend, no RuntimeError
+            raise UsageError(one_line(error)) from error
 
     @classmethod
     def build(cls, arguments: list[str]) -> Self:
@@ -66,19 +76,49 @@ class _CLI(LightningCLI):
                 save_config_callback=None,
                 seed_everything_default=False,
                 trainer_defaults=cls.defaults,
+                auto_configure_optimizers=False,
+                parser_class=Parser,
                 parser_kwargs={
                     "prog": f"cclight {cls.command}",
                     "exit_on_error": False,
+                    "allow_abbrev": False,
                     "default_config_files": [],
-                    "description": None,
+                    "description": COMMANDS[cls.command][0].capitalize() + ".",
                 },
             )
-        except ArgumentError as error:
-            raise UsageError(explain(str(error))) from error
-        except ValueError as error:  # of a class's constructor
+        except (ArgumentError, ValueError) as error:  # the latter of a class's constructor
             raise UsageError(explain(str(error))) from error
 
-    def go(self) -> None:
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        assert isinstance(args, list)
+        try:
+            with strictly():
+                try:
+                    super().parse_arguments(parser, classes_first(args))
+                except ArgumentError as error:
+                    if not re.search(r'"trainer.logger"(?s:.*) required: save_dir', str(error)):
+                        raise
+                    super().parse_arguments(parser, [*classes_first(args), f"--trainer.logger.init_args.save_dir={_UNSAID}"])
+        except ArgumentError as error:
+            raise UsageError(explain(str(error), parser._option_string_actions, self.example)) from error
+        check_numbers(self.config)
+
+    def log_into(self, folder: str) -> None:
+        """Where a logger writes that was named without a folder. For `before_instantiate_classes`."""
+        logger = self.config.trainer.logger
+        if hasattr(logger, "init_args") and logger.init_args.get("save_dir") == _UNSAID:
+            logger.init_args.save_dir = folder
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except MisconfigurationException as error:
+            chosen = {key: self.config.trainer[key] for key in ("accelerator", "devices", "strategy", "precision", "num_nodes")}
+            wanted = [f"--trainer.{key} {value}" for key, value in chosen.items() if value not in ("auto", None, 1)]
+            remedy = f" ({', '.join(wanted)}): `auto` takes what is here" if wanted else ""
+            raise UsageError(f"the trainer cannot start: {one_line(error).rstrip('.!')}{remedy}") from error
+
+    def go(self) -> Any:
         """Do what the command is for."""
         raise NotImplementedError
 
@@ -101,20 +141,3 @@ def import_public_names() -> None:
     sys.path.append(str(Path.cwd()))
     for room in cclight._ROOMS:
         import_module(f"cclight.{room}")
-
-
-def explain(error: str) -> str:
-    """A jsonargparse error as one line, with a suggestion where a class's name seems to be misspelt."""
-    line = " ".join(error.split())
-    # Of an optional value's two complaints the second, that it is not None, is no news.
-    union = r"Does not validate against any .*?Errors: - (.*?) - Expected a <class 'NoneType'>.*?Given value: "
-    union += r"((?!Namespace)[^{\[(]{,60})?.*"
-    line = re.sub(union, lambda match: match[1] + (f", got {match[2]}" if match[2] else ""), line)
-    if match := re.search(r"Expected a dot import path string: (\w+)", line):
-        return f"{line}{suggestion(match[1], cclight.__all__)}"
-    if match := re.search(r"class_path 'cclight\.(?:\w+\.)*(\w+)': Option '(\w+)' is not accepted", line):
-        known = list(inspect.signature(getattr(cclight, match[1])).parameters)
-        return f"{line}{suggestion(match[2], known) or ': it takes ' + ', '.join(known)}"
-    if "Expected a <class 'list'>" in line:
-        return f"{line}, as '[PSNR, LPIPS]'" if "per_image" in line else f"{line}, as '[one, two]'"
-    return line

@@ -15,11 +15,8 @@ from cclight.configs import packaged_configs
 KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "samplers": ("samplers.", ("Sampler", "Grid")),
     "operators": ("operators.", ("Operator", "LinearOperator", "SpectralOperator")),
-    "priors": (
-        "priors.",
-        ("Prior", "NoiseConditioned", "AngularVelocity", "Autoencoder", "DiffusersAutoencoder"),
-    ),
-    "sources": ("data.s", ("Source",)),
+    "priors": ("priors.", ("Prior", "NoiseConditioned", "AngularVelocity", "Autoencoder", "DiffusersAutoencoder")),
+    "sources": ("data.", ("Source", "RestorationDataModule", "Batch", "PatchDataModule")),
     "metrics": ("metrics.image", ("ImageMetric",)),
 }
 _NEEDS = {"Operator": "any operator", "LinearOperator": "a linear operator", "SpectralOperator": "a spectral operator"}
@@ -50,11 +47,16 @@ class Entry:
     line: str
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser("cclight list", description="List what configurations may name.")
+    made.add_argument("kind", nargs="?", choices=(*KINDS, "configs"), help="what to list; everything without it")
+    return made
+
+
 def main(arguments: list[str]) -> None:
     """`cclight list`."""
-    parser = argparse.ArgumentParser("cclight list", description="List what configurations may name.")
-    parser.add_argument("kind", nargs="?", choices=(*KINDS, "configs"), help="what to list; everything without it")
-    options = parser.parse_args(arguments)
+    options = parser().parse_args(arguments)
     chosen = [options.kind] if options.kind else [*KINDS, "configs"]
     for kind in chosen:
         entries = configs() if kind == "configs" else members(kind)

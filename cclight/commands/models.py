@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import TYPE_CHECKING
-
-from cclight.errors import UsageError
-from cclight.priors.cards import CARDS
-from cclight.priors.checkpoints import cache_folder
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
-def models(arguments: list[str]) -> None:
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    return argparse.ArgumentParser("cclight models", description="List the published checkpoints that load by name.")
+
+
+def main(arguments: list[str]) -> None:
     """`cclight models`: list the published checkpoints."""
+    parser().parse_args(arguments)
     from rich.console import Console
 
-    if arguments:
-        raise UsageError(f"it takes no arguments, got {' '.join(arguments)}")
     Console().print(models_table())
 
 
 def models_table() -> Table:
     """The known checkpoints, for `cclight models`."""
     from rich.table import Table
+
+    from cclight.priors.cards import CARDS
+    from cclight.priors.checkpoints import cache_folder
 
     table = Table(box=None, pad_edge=False)
     for header in ("name", "prior", "paper", "GB", "licence", "sha256", "cached", "source"):

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities import rank_zero_only
 
+from cclight import pipeline
 from cclight.callbacks.images import ImageWriter
 from cclight.callbacks.metrics import MetricsCallback
-from cclight.callbacks.resume import Resume
+from cclight.callbacks.sink import Sink
 from cclight.callbacks.table import SummaryTable
 from cclight.callbacks.tensorboard import TensorBoardLog
 from cclight.commands.lightning import _CLI, add_metrics_arguments
 from cclight.data.datamodule import RestorationDataModule
+from cclight.interruption import Interruption
 from cclight.operators.base import Operator
 from cclight.restorer import Restorer
 from cclight.runs.folder import RunFolder
+from cclight.runs.naming import run_name
+from cclight.runs.results import Run
 
 
 class PredictCLI(_CLI):
     """`cclight predict`."""
 
     command = "predict"
+    example = "sr.yaml"
     model = Restorer
     data = RestorationDataModule
     # Guidance needs autograd, which inference mode switches off; the data module shares the work itself.
@@ -37,9 +43,11 @@ class PredictCLI(_CLI):
     }
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_subclass_arguments(Operator, "operator", help="The degradation H: what was done to the clean images.")
+        parser.add_subclass_arguments(
+            Operator, "operator", required=True, help="The degradation H: what was done to the clean images."
+        )
         parser.add_argument("--noise_std", type=float, default=0.0, help="σ_y of the measurement's noise, images in [-1, 1].")
-        parser.add_argument("--run.name", type=str | None, default=None, help="The run's name; None takes the configuration's.")
+        parser.add_argument("--run.name", type=str | None, default=None, help="The run's name; None takes the file's.")
         parser.add_class_arguments(RunFolder, "run", skip={"name"})
         parser.add_argument("--images.grid", type=int, default=8, help="How many images grid.png shows; 0 makes none.")
         add_metrics_arguments(parser)
@@ -51,28 +59,77 @@ class PredictCLI(_CLI):
         """Claim the run folder before any long work; the other ranks join later, behind a barrier."""
         settings = self.config.run
         if settings.name is None:
-            settings.name = Path(str(self.config.config[0])).stem if self.config.config else "predict"
+            settings.name = self._free_name(Path(str(self.config.config[0])).stem if self.config.config else "predict")
         self.run = RunFolder(settings.name, settings.root, settings.overwrite, settings.resume)
+        self.log_into(str(self.run.path))
         if getattr(rank_zero_only, "rank", 0) == 0:  # set by Lightning from the environment
             self.run.open(self.parser.dump(self.config, skip_link_targets=False))
 
+    def _free_name(self, stem: str) -> str:
+        settings = self.config.run
+        name = run_name(stem, settings.root, self.parser.dump(self.config, skip_link_targets=False))
+        if settings.overwrite and not (Path(settings.root) / name).exists():
+            return stem  # its own results are not there: those to replace are another configuration's
+        if name != stem and getattr(rank_zero_only, "rank", 0) == 0:
+            told = f"{settings.root}/{stem} holds another configuration, this run is {settings.root}/{name}"
+            print(f"cclight predict: {told} (--run.name names it)", file=sys.stderr)
+        return name
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except BaseException:
+            self.run.abandon()
+            raise
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        trainer = super().instantiate_trainer(**kwargs)
         metrics = self.config_init.metrics
-        callbacks: list[Callback] = [
-            Resume(self.run),
+        self.sinks: list[Sink] = [
             ImageWriter(self.run, self.config_init.images.grid),
             MetricsCallback(self.run, metrics.per_image, metrics.distances),
-            SummaryTable(self.run),
-            TensorBoardLog(self.run),
+            SummaryTable(),
+            TensorBoardLog(trainer.loggers),
         ]
-        trainer = super().instantiate_trainer(**kwargs)
-        trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]
         return trainer
 
-    def go(self) -> None:
-        self.trainer.predict(self.model, self.datamodule, return_predictions=False)  # type: ignore[arg-type]
+    def go(self) -> Run | None:
+        """Restore; the results, on rank 0."""
+        try:
+            return pipeline.predict(self.model, self.datamodule, self.sinks, self.trainer)  # type: ignore[arg-type]
+        except BaseException:
+            self.run.abandon()
+            raise
 
 
 def predict(arguments: list[str]) -> None:
-    """`cclight predict`: restore a source's photographs."""
-    PredictCLI.launch(arguments)
+    """`cclight predict`: restore a source's photographs. SIGTERM and SIGINT end it within two seconds."""
+    cli = PredictCLI.build(arguments)
+
+    def say() -> str:
+        if not cli.trainer.is_global_zero:
+            return ""
+        done = len(cli.run.finished())
+        kept = f"{done} images are finished in {cli.run.path}, and the same command goes on with the others"
+        return f"cclight predict: stopped; {kept if done else 'no image was finished'}."
+
+    def forward(number: int) -> None:
+        launcher = cli.trainer.strategy.launcher
+        if launcher is not None:
+            launcher.kill(number)
+            getattr(launcher, "procs", []).clear()  # or Lightning's observer kills us for their exit codes
+
+    with Interruption(say, forward) as interruption:
+        cli.trainer.callbacks.append(_Signals(interruption))  # type: ignore[attr-defined]
+        cli.go()
+        cli.run.close()
+
+
+class _Signals(Callback):
+    """Takes the signals back from Lightning, which sets a handler of its own as it begins."""
+
+    def __init__(self, interruption: Interruption) -> None:
+        self.interruption = interruption
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.interruption.install()

@@ -11,20 +11,24 @@ Lightning calls none of its predict hooks.
 
 from __future__ import annotations
 
+import itertools
+import math
 import warnings
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+from cclight.data.fitting import Fitted, fit
 from cclight.data.loader import Decoded, Loader, Notice, Share
 from cclight.data.noise import generator, standard_normal
 from cclight.data.preprocessing import Preprocessing
 from cclight.data.sources import Source
 from cclight.operators.base import Operator
+from cclight.priors.base import Prior
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class Batch:
         generators: one per image, on the CPU, for what a sampler draws on its way.
         index: the images' numbers in their source.
         name: the images' names: safe in a file name, and not necessarily unique.
+        content: the hashes of the photographs, which tell a resumed run what they were; none where nobody took them.
+        fitted: a given measurement on the canvas that operator and prior take, for which the noise is; None for photographs.
     """
 
     clean: Tensor | None
@@ -46,6 +52,8 @@ class Batch:
     generators: list[torch.Generator]
     index: list[int]
     name: list[str]
+    content: list[str] = field(default_factory=list)
+    fitted: Fitted | None = None
 
 
 class RestorationDataModule(pl.LightningDataModule):
@@ -58,7 +66,7 @@ class RestorationDataModule(pl.LightningDataModule):
         operator: the degradation H.
         noise_std: σ_y, the standard deviation of the measurement's noise, in units of [-1, 1] images.
         image_size: height and width of the clean images, one number or both; None keeps each at its own size. Measurements that
-            are given (see `measurements`) always keep theirs.
+            are given (see `measurements`) keep theirs, whatever it is: they are continued at their borders, results cut back.
         resize: scale the shorter side to image_size before cutting the centre out; false only cuts.
         multiple: where photographs keep their own size, cut each side to a multiple of so many pixels.
         channels: 3 for colour (a grey photograph becomes a grey RGB image), 1 for grey.
@@ -105,7 +113,7 @@ class RestorationDataModule(pl.LightningDataModule):
         for name, value in smallest.items():
             if value < 1:
                 raise ValueError(f"{name} must be 1 or more, got {value}.")
-        if noise_std < 0:
+        if not 0 <= noise_std < math.inf:  # NaN is neither
             raise ValueError(f"noise_std is a standard deviation, got {noise_std}: give a number >= 0.")
         self.source = source
         self.operator = operator
@@ -119,6 +127,7 @@ class RestorationDataModule(pl.LightningDataModule):
         self.on_error = on_error
         self.skip: Collection[int] = frozenset()
         self.left_out: dict[int, str] = {}
+        self._shapes: dict[tuple[int, ...], tuple[int, ...] | str] = {}
         # A process may have nothing to do; Lightning would refuse that.
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
@@ -130,26 +139,85 @@ class RestorationDataModule(pl.LightningDataModule):
 
     def _check(self) -> None:
         if self.preprocessing.size is not None:
-            self.operator.check_images((self.preprocessing.channels, *self.preprocessing.size))
+            shape = (self.preprocessing.channels, *self.preprocessing.size)
+            self.operator.check_images(shape)
+            if self._prior is not None:
+                self._prior.check_images(shape)
         if next(iter(self.source), None) is None:
             raise ValueError(f"{self.source} holds no photographs.")
 
+    @property
+    def _prior(self) -> Prior | None:
+        """The prior of the model that will restore, where it is known and has one."""
+        prior = getattr(getattr(self.trainer, "lightning_module", None), "prior", None)
+        return prior if isinstance(prior, Prior) else None
+
+    @property
+    def _share(self) -> tuple[int, int]:
+        """This process' number and the number of processes."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+
+    def unchanged(self, contents: Mapping[int, str | None]) -> set[int]:
+        """Which of some images of this process' share are still made of the photographs that they were made of.
+
+        Args:
+            contents: each image's hash of then, by its index; None where it was not taken.
+        """
+        found: set[int] = set()
+        if contents:
+            rank, world_size = self._share
+            last = max(contents) + 1
+            for entry in self.source.entries(rank, world_size, limit=last if self.limit is None else min(last, self.limit)):
+                if entry.index in contents and contents[entry.index] == entry.fingerprint() != "":
+                    found.add(entry.index)
+        return found
+
     def predict_dataloader(self) -> Loader:
-        self.left_out = {}
-        trainer = self.trainer
-        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
-        on_gpu = trainer is not None and trainer.strategy.root_device.type == "cuda"
+        self.left_out, self._shapes = {}, {}
+        rank, world_size = self._share
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         share = Share(self.source, self.preprocessing, self.batch_size, rank, world_size, self.skip, self.limit)
         return Loader(share, self.num_workers, on_gpu, self._refuse, self._tell)
 
     def _refuse(self, batch: Decoded) -> str | None:
-        """Why the operator cannot take a batch, where the images' size was not known before."""
-        if self.preprocessing.size is None and not self.measurements:
+        """Why the operator or the prior cannot take a batch, where the images' size was not known before."""
+        shape = self._restored_shape(batch.images)
+        return shape if isinstance(shape, str) else None
+
+    def _restored_shape(self, images: Tensor) -> tuple[int, ...] | str:
+        """The shape (C, H, W) of the images that a batch's restorations have, or why there are none."""
+        given = tuple(images.shape[1:])
+        if given not in self._shapes:
             try:
-                self.operator.check_images(tuple(batch.images.shape))
+                self._shapes[given] = self._shape_of_measured(images) if self.measurements else self._shape_of_clean(given)
             except ValueError as error:
-                return f"{error} Or set data.multiple, which cuts every photograph to fit."
-        return None
+                self._shapes[given] = str(error)
+        return self._shapes[given]
+
+    def _shape_of_clean(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        try:
+            self.operator.check_images(shape)
+            if self._prior is not None:
+                self._prior.check_images(shape)
+        except ValueError as error:
+            remedy = " Or set data.multiple, which cuts every photograph to fit." if self.preprocessing.size is None else ""
+            raise ValueError(f"{error}{remedy}") from error
+        return shape
+
+    def _shape_of_measured(self, images: Tensor) -> tuple[int, ...]:
+        tensors = itertools.chain(self.operator.parameters(), self.operator.buffers())
+        y = images[:1].to(next((tensor.device for tensor in tensors), images.device))
+        try:
+            with torch.inference_mode(False):
+                fitted = fit(self.operator, y.clone(), self._prior, self.noise_std)
+            fitted.operator.check_images(fitted.shape)
+            if self._prior is not None:
+                self._prior.check_images(fitted.shape)
+        except ValueError as error:
+            # data.image_size, which the error may advise, is for photographs that are still to be measured.
+            reason, advice, _ = str(error).partition(": set data.image_size")
+            raise ValueError(f"{reason}: cut or pad the measurement to a size that fits" if advice else reason) from error
+        return fitted.shape
 
     def _tell(self, notice: Notice) -> None:
         text = notice.text.rstrip(".")
@@ -166,29 +234,21 @@ class RestorationDataModule(pl.LightningDataModule):
             indices = ", ".join(map(str, sorted(self.left_out)))
             warnings.warn(f"{len(self.left_out)} photographs could not be used and were left out: {indices}.", stacklevel=2)
 
+    @torch.inference_mode(False)  # Lightning's default would forbid the gradients that guidance needs
     @torch.no_grad()
     def on_after_batch_transfer(self, batch: Decoded, dataloader_idx: int) -> Batch:
-        images, index, name = batch
+        images, index, name, content = batch
+        images = images.clone() if images.is_inference() else images
         operator = self.operator.to(images.device)
         clean = None if self.measurements else images
         y = images if clean is None else operator(clean)
         if clean is not None and self.noise_std > 0:
             n = standard_normal(tuple(y.shape[1:]), [generator(self.seed, i, "measurement") for i in index], y.dtype, y.device)
             y = y + self.noise_std * n
-        shape = self._restored_shape(operator, batch) if clean is None else tuple(clean.shape[1:])
+        shape = self._restored_shape(images) if clean is None else tuple(clean.shape[1:])
+        if isinstance(shape, str):
+            raise ValueError(f"{name[0]} (number {index[0]}): {shape}.")
         initial = [generator(self.seed, i, "initial") for i in index]
         noise = standard_normal(shape, initial, images.dtype, images.device)
-        return Batch(clean, y, noise, [generator(self.seed, i, "sampler") for i in index], index, name)
-
-    @staticmethod
-    def _restored_shape(operator: Operator, batch: Decoded) -> tuple[int, ...]:
-        """The shape (C, H, W) of the images that given measurements are of."""
-        y, index, name = batch
-        x = operator.pinv(y[:1])
-        made = operator(x).shape[1:]
-        if made != y.shape[1:]:
-            raise ValueError(
-                f"{type(operator).__name__} makes measurements of shape {tuple(made)}, and {name[0]} (number {index[0]}) has "
-                f"{tuple(y.shape[1:])} (channels, height, width): set data.channels, or choose the operator that made it."
-            )
-        return tuple(x.shape[1:])
+        fitted = fit(operator, y, self._prior, self.noise_std) if clean is None else None
+        return Batch(clean, y, noise, [generator(self.seed, i, "sampler") for i in index], index, name, content, fitted)

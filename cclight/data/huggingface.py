@@ -128,7 +128,7 @@ class HFDataset(Source):
     def __iter__(self) -> Iterator[Entry]:
         for index, cell in enumerate(self._cells()):
             place = f"row {index} of {self.path} (split {self.split})"
-            yield Entry(index, place, partial(self._load, index, place, cell))
+            yield Entry(index, place, partial(self._load, index, place, cell), partial(_stored, cell))
 
     def __len__(self) -> int:
         if not self._counted:
@@ -144,10 +144,24 @@ class HFDataset(Source):
             encoded = cell()
             if encoded is None:
                 raise ValueError("the row has none")
-            name = safe_name(Path((encoded["path"] or "").partition("::")[0]).stem) or name  # a.png::archive.zip
-            return encoded["bytes"] if encoded["bytes"] is not None else _fetch(encoded["path"])
+            name = safe_name(Path(_file_name(encoded)).stem) or name
+            return _bytes(encoded)
 
         return Photograph.of(decode(place, read), index, name)
+
+
+def _stored(cell: Callable[[], Any]) -> bytes:
+    """A row's image as it is stored, with its name before it."""
+    encoded = cell()
+    return b"" if encoded is None else _file_name(encoded).encode() + b"\0" + _bytes(encoded)
+
+
+def _file_name(encoded: dict[str, Any]) -> str:
+    return Path((encoded["path"] or "").partition("::")[0]).name  # a.png::archive.zip
+
+
+def _bytes(encoded: dict[str, Any]) -> bytes:
+    return encoded["bytes"] if encoded["bytes"] is not None else _fetch(encoded["path"])
 
 
 def _fetch(path: str) -> bytes:

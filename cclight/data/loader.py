@@ -20,11 +20,12 @@ from cclight.data.sources import Source
 
 
 class Decoded(NamedTuple):
-    """Photographs of one size: images (B, C, H, W) in [-1, 1], their numbers in the source and their names."""
+    """Photographs of one size: images (B, C, H, W) in [-1, 1], their numbers in the source, their names and their hashes."""
 
     images: Tensor
     indices: list[int]
     names: list[str]
+    contents: list[str]
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Share(IterableDataset[Decoded | Notice]):
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info is not None else (0, 1)
         share, shares = worker * self.world_size + self.rank, workers * self.world_size
-        batch: list[tuple[Tensor, int, str]] = []
+        batch: list[tuple[Tensor, int, str, str]] = []
         for entry in self.source.entries(share, shares, self.skip, self.limit):
             try:
                 photograph = entry.load()
@@ -94,7 +95,7 @@ class Share(IterableDataset[Decoded | Notice]):
             if batch and (len(batch) == self.batch_size or batch[0][0].shape != image.shape):
                 yield _collate(batch)
                 batch = []
-            batch.append((image, photograph.index, photograph.name))
+            batch.append((image, photograph.index, photograph.name, entry.fingerprint()))
         if batch:
             yield _collate(batch)
 
@@ -164,6 +165,6 @@ class Loader:
         return self.share.batches(self.num_workers)
 
 
-def _collate(batch: list[tuple[Tensor, int, str]]) -> Decoded:
-    images, indices, names = zip(*batch, strict=True)
-    return Decoded(torch.stack(images), list(indices), list(names))
+def _collate(batch: list[tuple[Tensor, int, str, str]]) -> Decoded:
+    images, indices, names, contents = zip(*batch, strict=True)
+    return Decoded(torch.stack(images), list(indices), list(names), list(contents))

@@ -10,6 +10,7 @@ undecoded. To add a source, subclass `Source` and write `__iter__` and `__len__`
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import re
 import warnings
@@ -65,11 +66,26 @@ class Entry:
         index: its number in the source.
         place: where it is, for messages.
         load: decodes it; raises UnreadableImage.
+        content: gives its bytes as they are stored, with its name before them; None where only the pixels can be had.
     """
 
     index: int
     place: str
     load: Callable[[], Photograph]
+    content: Callable[[], bytes] | None = None
+
+    def fingerprint(self) -> str:
+        """A hash of the photograph and its name, whatever its number and place; empty where it cannot be read."""
+        try:
+            if self.content is not None:
+                held = self.content()
+            else:
+                photo = self.load()
+                deep = b"" if photo.pixels is None else photo.pixels.tobytes()
+                held = f"{photo.name} {photo.image.size} {photo.image.mode}\0".encode() + photo.image.tobytes() + deep
+        except (OSError, ValueError):
+            return ""
+        return hashlib.blake2b(held, digest_size=16).hexdigest()
 
 
 class Source(ABC):
@@ -139,7 +155,7 @@ class _Files(Source):
 
     def __iter__(self) -> Iterator[Entry]:
         for index, (name, file) in enumerate(self._files):
-            yield Entry(index, str(file), partial(self._load, index, name, file))
+            yield Entry(index, str(file), partial(self._load, index, name, file), partial(_named, name, file))
 
     def __len__(self) -> int:
         return len(self._files)
@@ -201,6 +217,10 @@ class SamplePhotographs(_Files):
         if missing:
             raise FileNotFoundError(f"scikit-image lacks {', '.join(missing)}: pip install --force-reinstall scikit-image.")
         return [(file.stem, file) for file in files]
+
+
+def _named(name: str, file: Path) -> bytes:
+    return name.encode() + b"\0" + read_content(file)
 
 
 def safe_name(name: str) -> str:

@@ -63,4 +63,4 @@ def _renumbered(entry: Entry, index: int) -> Entry:
     def again() -> Photograph:
         return replace(load(), index=index)
 
-    return Entry(index, entry.place, again)
+    return replace(entry, index=index, load=again)

@@ -134,7 +134,7 @@ class FeatureDistances:
 
     def __init__(
         self,
-        network: nn.Module | None = None,
+        network: Inception | nn.Module | None = None,  # Inception first: other libraries have one too
         reference: Source | str | None = None,
         reference_size: int | None = 256,
         kid_subsets: int = 100,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Net = Literal["alex", "vgg", "squeeze"]
 BACKBONES: Mapping[Net, str] = {"alex": "alexnet", "vgg": "vgg16", "squeeze": "squeezenet1_1"}
-_BRIGHTEST = 0.6  # the distance that `heat` paints white: a photograph enlarged ×4 by bicubic reaches 0.57 in places
+BRIGHTEST = 0.6  # the distance that `heat` paints white: a photograph enlarged ×4 by bicubic reaches 0.57 in places
 
 
 def load_network(net: Net, spatial: bool = False) -> lpips.LPIPS:
@@ -134,5 +134,5 @@ def heat(distances: Tensor) -> Tensor:
     Returns:
         (..., 3, H, W) in [-1, 1].
     """
-    level = distances / _BRIGHTEST
+    level = distances / BRIGHTEST
     return torch.stack([(3 * level - start).clamp(0, 1) for start in range(3)], dim=-3) * 2 - 1

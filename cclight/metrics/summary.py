@@ -34,8 +34,11 @@ class Summary:
         """The summary as plain types, without what does not apply and without infinities, which JSON has no word for."""
         range_ = [bound if math.isfinite(bound) else None for bound in self.quantity.range]
         quantity = {k: v for k, v in asdict(self.quantity).items() if k != "name"}
-        if self.unavailable is not None:
-            return {**quantity, "range": range_, "unavailable": self.unavailable}
+        reason = self.unavailable
+        if reason is None and self.mean is not None and not math.isfinite(self.mean):
+            reason = "not finite"
+        if reason is not None:
+            return {**quantity, "range": range_, "unavailable": reason}
         return {"mean": self.mean, "interval": self.interval, "images": self.images, **quantity, "range": range_}
 
 
@@ -51,6 +54,8 @@ def summarize(
         reason: why values are missing, where it is known.
         seed: of the bootstrap's own generator.
     """
+    if odd := [index for index in sorted(values) if not math.isfinite(values[index])]:
+        return Summary(quantity, unavailable=f"not finite on {len(odd)} of {expected} images, image {odd[0]} among them")
     if len(values) == expected > 0:
         ordered = [values[index] for index in sorted(values)]
         return Summary(quantity, math.fsum(ordered) / expected, bootstrap_interval(ordered, seed), expected)

@@ -29,9 +29,12 @@ class Operator(nn.Module, ABC):
 
     Attributes:
         reference: BibTeX of the paper to cite, or an empty string.
+        reach: by how many pixels a measured pixel looks beyond its own place: so far the border of a given measurement depends
+            on what lies beyond it. 0 for what stays inside its pixel or block.
     """
 
     reference: str = ""
+    reach: int = 0
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)

@@ -7,6 +7,7 @@ A chain of linear operators is linear, Hᵀ = H_1ᵀ ... H_nᵀ, and its pseudoi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -35,6 +36,7 @@ class Compose(Operator):
         super().__init__()
         if not operators:
             raise ValueError(f"{type(self).__name__} needs at least one operator.")
+        self.reach = sum(operator.reach for operator in operators)
         self.operators: Any = nn.ModuleList(operators)  # Any: the type checker knows its members as plain modules
 
     def forward(self, x: Tensor) -> Tensor:
@@ -48,10 +50,13 @@ class Compose(Operator):
         return y
 
     def check_images(self, shape: tuple[int, ...]) -> None:
-        x = torch.zeros(1, *shape[-3:])
-        for operator in self.operators:
-            operator.check_images(tuple(x.shape))
-            x = operator(x)
+        own = next(chain(self.parameters(), self.buffers()), torch.empty(0))
+        x = torch.zeros(1, *shape[-3:], device=own.device)  # an operator with weights takes images where these lie
+        with torch.no_grad():
+            for operator in self.operators[:-1]:  # what the last one makes is nobody's image
+                operator.check_images(tuple(x.shape))
+                x = operator(x)
+        self.operators[-1].check_images(tuple(x.shape))
 
 
 class LinearCompose(LinearOperator, Compose):

@@ -28,6 +28,7 @@ class MotionBlur(LinearOperator):
     def __init__(self, kernel: KernelLike | None = None, tolerance: float = 1e-3, max_iterations: int = 200) -> None:
         super().__init__()
         self.kernel = kernel_from(LineKernel() if kernel is None else kernel)
+        self.reach = self.kernel.shape[0] // 2
         self.tolerance = tolerance
         self.max_iterations = max_iterations
         self._spectrum = Table(self._transform)

@@ -1,6 +1,8 @@
 r"""JPEG compression, differentiable, as the encoder and decoder in Pillow (libjpeg) do it.
 
-    x -> grey levels -> Y'CbCr -> chroma halved (4:2:0) -> DCT of 8×8 blocks C -> Q · round(C / Q) -> and all the way back.
+    x -> grey levels -> Y'CbCr -> chroma halved -> DCT of 8×8 blocks C -> Q · round(C / Q) -> and all the way back.
+
+Chroma is halved in both directions (4:2:0, Pillow's default), along rows (4:2:2) or not at all (4:4:4).
 
 What makes it agree with libjpeg rather than only look like it: integers after every stage, the encoder's alternating bias
 when it halves the chroma, the decoder's triangle filter (1/4, 3/4) when it doubles it, and edges continued by their last
@@ -12,12 +14,17 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from cclight.operators.base import Operator
 from cclight.operators.tables import Table
+
+Subsampling = Literal["4:4:4", "4:2:2", "4:2:0"]
 
 LUMINANCE = (
     (16, 11, 10, 16, 24, 40, 51, 61),
@@ -46,14 +53,31 @@ class JPEG(Operator):
     """Compressed and decompressed: y is the decoded image, and so its own best estimate, h† y = y.
 
     Args:
-        quality: Pillow's setting, 1 (worst) to 100.
+        quality: Pillow's setting, 1 (worst) to 100. Not used where tables are given.
+        subsampling: of the chroma; grey images have none.
+        tables: a file's own quantization tables, 64 numbers from 1 to 65535 each, row by row: the luminance's, and the
+            chrominance's where it has another.
+
+    Raises:
+        ValueError: for a quality, a subsampling or tables that are not such.
     """
 
-    def __init__(self, quality: int = 10) -> None:
+    def __init__(
+        self,
+        quality: int = 10,
+        subsampling: Subsampling = "4:2:0",
+        tables: Sequence[Sequence[int]] | None = None,
+    ) -> None:
         super().__init__()
-        if not 1 <= quality <= 100:
+        if tables is None and not 1 <= quality <= 100:
             raise ValueError(f"JPEG needs a quality from 1 to 100, got {quality}.")
+        if subsampling not in get_args(Subsampling):
+            raise ValueError(f"JPEG knows the subsamplings {', '.join(get_args(Subsampling))}, got {subsampling!r}.")
+        if tables is not None and not (0 < len(tables) <= 2 and all(_is_table(table) for table in tables)):
+            raise ValueError("JPEG takes one or two quantization tables of 64 numbers from 1 to 65535 each, row by row.")
         self.quality = quality
+        self.subsampling = subsampling
+        self.tables = tables
         self._tables = Table(self._make_tables)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -71,20 +95,22 @@ class JPEG(Operator):
             raise ValueError(f"JPEG takes grey or colour images, 1 or 3 channels, got {shape[-3]}.")
 
     def _grey(self, levels: Tensor) -> Tensor:
-        _, luminance, _ = self._tables.like(self.quality, levels)
+        _, luminance, _ = self._tables.like("", levels)
         return self._code(levels, luminance)
 
     def _colour(self, levels: Tensor) -> Tensor:
-        _, luminance, chrominance = self._tables.like(self.quality, levels)
+        _, luminance, chrominance = self._tables.like("", levels)
         height, width = levels.shape[2:]
         ycc = _to_ycc(levels)
         luma = self._code(ycc[:, :1], luminance)
-        chroma = self._code(_halve(ycc[:, 1:]), chrominance)[..., : (height + 1) // 2, : (width + 1) // 2]
-        return _to_rgb(torch.cat([luma, _double(chroma)[..., :height, :width]], dim=1))
+        down, across = self.subsampling == "4:2:0", self.subsampling != "4:4:4"
+        chroma = self._code(_halve(ycc[:, 1:], down, across), chrominance)
+        chroma = chroma[..., : _half(height, down), : _half(width, across)]
+        return _to_rgb(torch.cat([luma, _double(chroma, down, across)[..., :height, :width]], dim=1))
 
     def _code(self, plane: Tensor, table: Tensor) -> Tensor:
         """A plane of grey levels (B, C, H, W) through the quantized DCT and back."""
-        dct, _, _ = self._tables.like(self.quality, plane)
+        dct, _, _ = self._tables.like("", plane)
         height, width = plane.shape[2:]
         blocks = _continue(plane, -width % 8, -height % 8) - 128
         table = 8 * table.repeat(blocks.shape[2] // 8, blocks.shape[3] // 8)
@@ -93,16 +119,28 @@ class JPEG(Operator):
         blocks = _step(_rows(dct.T, _step(_columns(dct.T, quantized) / 2**14)) / 2**18)
         return (blocks + 128).clamp(0, 255)[..., :height, :width]
 
-    @staticmethod
-    def _make_tables(quality: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _make_tables(self, _: str) -> tuple[Tensor, Tensor, Tensor]:
         """The transform of eight pixels and the two quantization tables, each (8, 8)."""
         dct = torch.zeros(8, 8, dtype=torch.float64)
         for rows, half, mirror in ((slice(0, 8, 2), DCT_EVEN, 1), (slice(1, 8, 2), DCT_ODD, -1)):
             dct[rows, :4] = torch.tensor(half, dtype=torch.float64)
             dct[rows, 4:] = mirror * dct[rows, :4].flip(1)
-        scale = 5000 // quality if quality < 50 else 200 - 2 * quality
-        luminance, chrominance = (((torch.tensor(base) * scale + 50) // 100).clamp(1, 255) for base in (LUMINANCE, CHROMINANCE))
-        return dct, luminance.double(), chrominance.double()
+        tables = quantization_tables(self.quality) if self.tables is None else self.tables
+        luminance, chrominance = (torch.tensor(tables[k], dtype=torch.float64).view(8, 8) for k in (0, -1))
+        return dct, luminance, chrominance
+
+
+def quantization_tables(quality: int) -> tuple[list[int], list[int]]:
+    """Pillow's tables of a quality from 1 to 100: luminance and chrominance, 64 numbers each, row by row."""
+    scale = 5000 // quality if quality < 50 else 200 - 2 * quality
+    luminance, chrominance = (
+        [min(max((entry * scale + 50) // 100, 1), 255) for row in base for entry in row] for base in (LUMINANCE, CHROMINANCE)
+    )
+    return luminance, chrominance
+
+
+def _is_table(table: Sequence[int]) -> bool:
+    return len(table) == 64 and all(1 <= entry <= 65535 for entry in table)
 
 
 def _step(x: Tensor, bias: float | Tensor = 0.5) -> Tensor:
@@ -149,23 +187,34 @@ def _to_rgb(ycc: Tensor) -> Tensor:
     return torch.stack([red, green, blue], dim=1).clamp(0, 255)
 
 
-def _halve(chroma: Tensor) -> Tensor:
-    """The mean of each 2×2 pixels; halves go down in even columns and up in odd ones."""
+def _half(side: int, halved: bool) -> int:
+    return (side + 1) // 2 if halved else side
+
+
+def _halve(chroma: Tensor, down: bool, across: bool) -> Tensor:
+    """The mean of the pixels that become one; halves go down in even columns and up in odd ones."""
+    if not across:
+        return chroma
     height, width = chroma.shape[2:]
     # libjpeg continues columns to whole blocks before the halving, rows after it.
-    mean = functional.avg_pool2d(_continue(chroma, -width % 16, height % 2), 2)
-    bias = torch.tensor([0.25, 0.5], dtype=mean.dtype, device=mean.device)
+    mean = functional.avg_pool2d(_continue(chroma, -width % 16, height % 2 if down else 0), (1 + down, 2))
+    bias = torch.tensor([0.25 if down else 0.0, 0.5], dtype=mean.dtype, device=mean.device)
     return _step(mean, bias.repeat(mean.shape[3] // 2))
 
 
-def _double(chroma: Tensor) -> Tensor:
-    """Twice as large: each new pixel is 3/4 of the nearest old one and 1/4 of the next, in both directions."""
+def _double(chroma: Tensor, down: bool, across: bool) -> Tensor:
+    """Twice as large: each new pixel is 3/4 of the nearest old one and 1/4 of the next, in the directions that were halved."""
+    if not across:
+        return chroma
     if chroma.shape[3] <= 2:  # libjpeg finds these too narrow for its filter
-        return chroma.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
-    padded = functional.pad(chroma, (1, 1, 1, 1), mode="replicate")
-    rows = torch.stack([3 * padded[:, :, 1:-1] + padded[:, :, :-2], 3 * padded[:, :, 1:-1] + padded[:, :, 2:]], dim=3).flatten(
-        2, 3
-    )
-    left = _step((3 * rows[..., 1:-1] + rows[..., :-2]) / 16)
-    right = _step((3 * rows[..., 1:-1] + rows[..., 2:]) / 16, 7 / 16)
+        return chroma.repeat_interleave(1 + down, dim=2).repeat_interleave(2, dim=3)
+    padded = functional.pad(chroma, (1, 1, down, down), mode="replicate")
+    if down:
+        above, below = 3 * padded[:, :, 1:-1] + padded[:, :, :-2], 3 * padded[:, :, 1:-1] + padded[:, :, 2:]
+        padded = torch.stack([above, below], dim=3).flatten(2, 3)
+    # Halves: up and down in turn; libjpeg's two routines differ in which comes first.
+    unit = 16 if down else 4
+    first, second = (0.5, 0.5 - 1 / 16) if down else (0.25, 0.5)
+    left = _step((3 * padded[..., 1:-1] + padded[..., :-2]) / unit, first)
+    right = _step((3 * padded[..., 1:-1] + padded[..., 2:]) / unit, second)
     return torch.stack([left, right], dim=4).flatten(3)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 SUBSTEPS = 16  # points a pixel of the path: enough for a smooth line
+LARGEST = 1000  # pixels that a movement may reach: memory and time grow with the square
 
 
 class Kernel(ABC):
@@ -36,13 +37,18 @@ class LineKernel(Kernel):
     """A straight movement at constant speed.
 
     Args:
-        length: of the movement in pixels, > 0.
+        length: of the movement in pixels, > 0 and <= 1000.
         angle: its direction in degrees, 0 to the right, 90 upward.
+
+    Raises:
+        ValueError: for values outside these ranges.
     """
 
     def __init__(self, length: float = 15.0, angle: float = 30.0) -> None:
-        if not length > 0:
-            raise ValueError(f"LineKernel needs a length > 0, got {length}.")
+        if not 0 < length <= LARGEST:
+            raise ValueError(f"LineKernel needs a length > 0 and at most {LARGEST} pixels, got {length}.")
+        if not math.isfinite(angle):
+            raise ValueError(f"LineKernel needs an angle in degrees, got {angle}.")
         self.length = length
         self.angle = angle
 
@@ -56,13 +62,16 @@ class ShakeKernel(Kernel):
     """A shaking hand: a smooth random path.
 
     Args:
-        extent: the distance from the kernel's centre to its border in pixels, >= 1.
+        extent: the distance from the kernel's centre to its border in pixels, 1 to 1000.
         seed: which path.
+
+    Raises:
+        ValueError: for an extent outside this range.
     """
 
     def __init__(self, extent: int = 10, seed: int = 0) -> None:
-        if extent < 1:
-            raise ValueError(f"ShakeKernel needs an extent of at least 1 pixel, got {extent}.")
+        if not 1 <= extent <= LARGEST:
+            raise ValueError(f"ShakeKernel needs an extent of at least 1 pixel and at most {LARGEST}, got {extent}.")
         self.extent = extent
         self.seed = seed
 

@@ -12,6 +12,7 @@ Singular values of the 1-D matrix under 3e-2 are set to zero in H itself: it is 
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from itertools import zip_longest
 
@@ -139,10 +140,11 @@ class GaussianBlur(SeparableOperator):
     def __init__(self, sigma: float = 3.0, width: int = 61) -> None:
         super().__init__()
         _check_width(type(self).__name__, width)
-        if not sigma > 0:
-            raise ValueError(f"GaussianBlur needs a standard deviation > 0, got sigma={sigma}.")
+        if not 0 < sigma < math.inf:
+            raise ValueError(f"GaussianBlur needs a finite standard deviation > 0, got sigma={sigma}.")
         self.sigma = sigma
         self.width = width
+        self.reach = min(width // 2, math.ceil(4 * sigma))
 
     def matrix(self, length: int) -> Tensor:
         offsets = torch.arange(self.width, dtype=torch.float64) - self.width // 2
@@ -161,6 +163,7 @@ class UniformBlur(SeparableOperator):
         super().__init__()
         _check_width(type(self).__name__, width)
         self.width = width
+        self.reach = width // 2
 
     def matrix(self, length: int) -> Tensor:
         return _banded(torch.full((self.width,), 1 / self.width, dtype=torch.float64), length)

@@ -4,39 +4,46 @@
       config.yaml              the resolved configuration
       restored/00007_astronaut.png   measurement/...   clean/...
       rows/                    the rows of the grid, grid.png
-      records/00000.jsonl      one line per finished image: index, name and numbers; one file per rank
+      records/00000.jsonl      one line per finished image: index, name, content and numbers; one file per rank
       records/evaluated.jsonl  the same of `cclight evaluate`, which go before
+      records/files.json       the hashes of the files that the configuration names
       metrics.json, metrics.csv      written last: a folder that holds metrics.json is finished
+      .locks/                  see cclight.runs.lock
 
 Files are written under a temporary name and renamed, so that each is there whole or not at all. Records are appended, a line at
 a time; half a line, which a kill can leave, is ignored. An image is finished when its record and its picture are both there.
 
-A lock file guards the folder: rank r holds the lock on byte r, and the operating system lets go of it when the process ends,
-however it ends. It is a POSIX record lock because those work across machines on NFS and are not inherited by loader workers.
+A record is valid for the content that it was made from, not for a place or a path. It holds the hash of its picture: where the
+source has another picture at that number now, the image is computed again, and what was made of the other one is deleted. So
+after a file was added that sorts first, every later picture has another number and is computed again: an image's noise belongs
+to its number, and the results are those of a run that began with the new source. A file of the configuration (weights, a mask,
+a kernel, a list) that has changed is a change of the configuration: the run is refused.
+
+Nothing that a person put into the folder is ever deleted.
 """
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import io
 import json
 import os
 import re
-import shutil
-import socket
-import time
-import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime
-from pathlib import Path, PurePath
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path, PurePath, PureWindowsPath
 from typing import TYPE_CHECKING, Any, Literal
 
-if TYPE_CHECKING:
-    from torch import Tensor
 from cclight.data.formats import SUFFIXES
 from cclight.errors import RunError
 from cclight.runs.files import write_error, write_whole
+from cclight.runs.inputs import differences, files_of
+from cclight.runs.lock import FOLDER as LOCKS
+from cclight.runs.lock import RunLock
 from cclight.runs.pictures import encode_picture
+from cclight.runs.records import Record, lines_of, open_lines, read_lines
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Kind = Literal["restored", "measurement", "clean", "rows"]
 
@@ -44,21 +51,17 @@ Kind = Literal["restored", "measurement", "clean", "rows"]
 KINDS: tuple[Kind, ...] = ("restored", "measurement", "clean", "rows")
 
 
-Record = dict[str, Any]
+# What a run writes, by name: nothing else is ever deleted.
+_PICTURE = re.compile(r"(\d{5,})(_.*)?\.png")
 
 
-# What may change between a run and its resumption: nothing that a restored image or a metric depends on.
-_FREE = ("config", "run", "trainer", "images", "metrics.distances")  # distances are measured anew on the saved pictures
+_RECORDS = re.compile(r"(\d{5,}|evaluated)\.jsonl|files\.json")
 
 
-_FREE_DATA = ("data.batch_size", "data.num_workers", "data.pin_memory", "data.prefetch_factor", "data.persistent_workers")
+_TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 
 
-_BOUND = ("trainer.precision",)
-
-
-# How long a new run waits for what is left of a killed one: its other ranks stop after their current batch.
-_PATIENCE_SECONDS = 60.0
+_WHOLE = ("metrics.json", "metrics.csv", "grid.png", "config.yaml")  # the configuration last
 
 
 class RunFolder:
@@ -67,23 +70,23 @@ class RunFolder:
     Args:
         name: the run's name; the folder is root/name.
         root: the folder that holds all runs.
-        overwrite: delete the results that the folder holds, and start anew.
+        overwrite: delete the results that the folder's run left, and start anew.
         resume: go on even if the folder holds a finished run, computing only what is missing. An unfinished run needs no such
             word: the same command resumes it.
     """
 
     def __init__(self, name: str, root: str = "runs", overwrite: bool = False, resume: bool = False) -> None:
+        self.name = name
         self.path = Path(root) / name
         self.overwrite = overwrite
         self.resume = resume
         self.rank = 0
-        self._lock: int | None = None
-        self._run = ""
+        self._lock = RunLock(self.path)
         self._records: io.FileIO | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         # Open files and locks belong to a process: a copy that is sent to another one joins there.
-        return {**vars(self), "_lock": None, "_records": None}
+        return {**vars(self), "_lock": RunLock(self.path), "_records": None}
 
     def open(self, config: str) -> None:
         """Make or resume the folder, before any long work. For rank 0 alone.
@@ -92,16 +95,26 @@ class RunFolder:
             config: the resolved configuration as YAML; stored beside the results.
 
         Raises:
-            RunError: when another run uses the folder, it holds a finished run or one of another configuration, or it cannot be
-                written to.
+            RunError: when the name leads out of the root, the folder holds files that no run wrote, another run uses it, it
+                holds a finished run or one of another configuration, or it cannot be written to.
         """
+        self._check_name()
+        self._check_strangers()
         self._make(self.path)
-        self.acquire()
+        self._lock.acquire()
         try:
             self._claim(config)
         except BaseException:
             self.close()
             raise
+
+    def acquire(self) -> None:
+        """Lock the folder against other runs, and nothing else; `close` lets go of it.
+
+        Raises:
+            RunError: when another run uses the folder, or it cannot be written to.
+        """
+        self._lock.acquire()
 
     def join(self, rank: int) -> None:
         """Enter the folder that rank 0 has opened: for the other ranks, after a barrier. Does nothing the second time.
@@ -115,20 +128,30 @@ class RunFolder:
                 f"Rank {rank} does not see the run folder {self.path}: open the run on rank 0 first, on a file system that all "
                 f"nodes share."
             )
-        if rank > 0 and self._lock is None:
-            self._lock = self._open_lock()
-            self._take(start=rank, length=1, patience=_PATIENCE_SECONDS)
-            self._run = self._holder()
+        if rank > 0 and not self._lock.held:
+            self._lock.join(rank)
 
     def close(self) -> None:
         """Let go of the folder. The end of the process does the same."""
+        self._close_records()
+        self._lock.release()
+
+    def _close_records(self) -> None:
         if self._records is not None:
             self._records.close()
             self._records = None
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-            _held.discard(self.path.resolve())
+
+    def abandon(self) -> None:
+        """After a failure on rank 0: let go, and leave nothing behind where no image was finished."""
+        if self._lock.held and self.rank == 0 and not self.finished():
+            with contextlib.suppress(RunError, OSError):
+                self._clear()
+                self.close()
+                for file in (self.path / LOCKS).iterdir():
+                    file.unlink()
+                for folder in (self.path / LOCKS, self.path):
+                    folder.rmdir()
+        self.close()
 
     # Writing
 
@@ -156,13 +179,13 @@ class RunFolder:
         Raises:
             RunError: when the disk is full or the like; or when this rank has outlived its run and another one has begun.
         """
-        if self.rank > 0 and self._holder() != self._run:
-            raise RunError(f"Rank {self.rank} stops: {self._holder()} has taken over the run in {self.path}.")
+        self._lock.check(self.rank)
         path = self.path / "records" / f"{self.rank:05d}.jsonl"
         try:
             if self._records is None:
-                self._records = _open_lines(path)
-            lines = memoryview("".join(json.dumps(record) + "\n" for record in records).encode())
+                self.reopen()
+                self._records = open_lines(path)
+            lines = memoryview(lines_of(records))
             while lines:  # unbuffered, and so perhaps in parts
                 lines = lines[self._records.write(lines) :]
             os.fsync(self._records.fileno())
@@ -172,7 +195,44 @@ class RunFolder:
     def replace(self, records: Iterable[Record]) -> None:
         """Let these records go before the ranks' own, until the run is resumed. Raises RunError when they cannot be written."""
         self._make(self._evaluated.parent)
-        write_whole(self._evaluated, "".join(json.dumps(record) + "\n" for record in records).encode())
+        write_whole(self._evaluated, lines_of(records))
+
+    def keep(self, indices: Collection[int]) -> None:
+        """Forget every other image, its record and its pictures. For rank 0 alone, before any record is added.
+
+        Raises:
+            RunError: when the folder cannot be written to.
+        """
+        records = self.finished(evaluated=False)
+        kept = [record for index, record in records.items() if index in indices]
+        try:
+            if len(kept) < len(records):
+                # In one file, whole: a record that is gone must not come back from another rank's file.
+                files = [file for file in self._ours("records", _RECORDS) if file.name != "files.json"]
+                self._close_records()
+                write_whole(self.path / "records" / "00000.jsonl", lines_of(kept))
+                for file in files:
+                    if file.name != "00000.jsonl":
+                        file.unlink(missing_ok=True)
+                self.reopen()
+            for kind in KINDS:
+                for file in self._ours(kind, _PICTURE):
+                    if int(file.name.partition(".")[0].partition("_")[0]) not in indices:
+                        file.unlink(missing_ok=True)
+        except OSError as error:
+            raise write_error(Path(error.filename or self.path), error) from error
+
+    def reopen(self) -> None:
+        """Let the run be unfinished again, because its images will change; the records still hold every number.
+
+        Raises:
+            RunError: when the folder cannot be written to.
+        """
+        try:
+            for file in (self.path / "metrics.json", self._evaluated):
+                file.unlink(missing_ok=True)
+        except OSError as error:
+            raise write_error(Path(error.filename), error) from error
 
     # Reading
 
@@ -180,11 +240,16 @@ class RunFolder:
     def _evaluated(self) -> Path:
         return self.path / "records" / "evaluated.jsonl"  # sorts behind the ranks' files
 
-    def finished(self) -> dict[int, Record]:
-        """The records of all finished images by index. They grow with the work: ranks read them between two barriers."""
+    def finished(self, evaluated: bool = True) -> dict[int, Record]:
+        """The records of all finished images by index. They grow with the work: ranks read them between two barriers.
+
+        Args:
+            evaluated: let the numbers of `cclight evaluate` go before the run's own.
+        """
         records: dict[int, Record] = {}
         for path in sorted((self.path / "records").glob("*.jsonl")):
-            records.update({record["index"]: record for record in _read_lines(path)})
+            if evaluated or path != self._evaluated:
+                records.update({record["index"]: record for record in read_lines(path)})
         if (self.path / "restored").is_dir():
             pictures = set(os.listdir(self.path / "restored"))
             records = {
@@ -194,47 +259,78 @@ class RunFolder:
             }
         return dict(sorted(records.items()))
 
+    def _ours(self, folder: str, pattern: re.Pattern[str]) -> Iterator[Path]:
+        """The files in one of the run's folders that the run itself has written."""
+        if (self.path / folder).is_dir():
+            for file in sorted((self.path / folder).iterdir()):
+                if pattern.fullmatch(file.name) and file.is_file():
+                    yield file
+
     # The parts of open
 
+    def _check_name(self) -> None:
+        for path in (PurePath(self.name), PureWindowsPath(self.name)):
+            if path.is_absolute() or path.drive or ".." in path.parts or not path.name:
+                raise RunError(f"run.name names a folder inside run.root, got {self.name!r}: set run.root to go elsewhere.")
+
+    def _check_strangers(self) -> None:
+        """Refuse a folder that holds anything and is no run: it is somebody's."""
+        if not self.path.is_dir() or ((self.path / "config.yaml").is_file() and (self.path / "records").is_dir()):
+            return
+        for entry in sorted(self.path.iterdir()):
+            if not entry.name.startswith(".") and not (entry.is_dir() and next(entry.iterdir(), None) is None):
+                raise RunError(
+                    f"{self.path} is no run of cclight and holds other files ({entry.name}), which stay untouched: choose "
+                    f"another run.name."
+                )
+
     def _claim(self, config: str) -> None:
-        done, kept = self.path / "metrics.json", self.path / "config.yaml"
+        import yaml
+
+        done, kept, listed = self.path / "metrics.json", self.path / "config.yaml", self.path / "records" / "files.json"
         if self.overwrite:
             self._clear()
-        if done.exists() and not self.resume:
+        elif done.exists() and not self.resume:
             raise RunError(
                 f"{self.path} already holds a finished run: choose another run.name, or set run.overwrite to true to replace "
                 f"it, or run.resume to true to compute what it lacks."
             )
+        elif all("failed" in record for record in self.finished().values()):
+            self._clear()  # an earlier try restored nothing: it has no claim to the name
+        files = files_of(config)
         if kept.exists():
-            differing = differences(kept.read_text(encoding="utf-8"), config)
+            try:
+                kept_files = json.loads(listed.read_text(encoding="utf-8")) if listed.exists() else {}
+                differing = differences(kept.read_text(encoding="utf-8"), config, kept_files=kept_files, files=files)
+            except (yaml.YAMLError, ValueError, AttributeError) as error:
+                differing = [f"its config.yaml cannot be read: {type(error).__name__}"]
             if differing:
                 raise RunError(
                     f"{self.path} holds a run of another configuration ({'; '.join(differing)}): choose another run.name, or "
                     f"set run.overwrite to true to replace it."
                 )
-        elif any((self.path / part).exists() for part in (*KINDS, "records", "metrics.json")):
-            raise RunError(
-                f"{self.path} holds results without their config.yaml, which cannot be resumed: choose another run.name, or "
-                f"set run.overwrite to true to replace them."
-            )
         try:
-            for stale in self.path.rglob(".*.tmp"):
-                stale.unlink(missing_ok=True)
-            # Until the end it is unfinished again; the records still hold every number.
-            done.unlink(missing_ok=True)
-            self._evaluated.unlink(missing_ok=True)
+            if not done.exists():
+                self.reopen()
+            for folder in (self.path, *(self.path / part for part in (*KINDS, "records"))):
+                for stale in folder.glob(".*.tmp"):
+                    if _TEMPORARY.fullmatch(stale.name):
+                        stale.unlink(missing_ok=True)
         except OSError as error:
             raise write_error(Path(error.filename), error) from error
+        self._make(listed.parent)
         write_whole(kept, config.encode())
-        self._make(self.path / "records")
+        write_whole(listed, json.dumps(files, indent=2).encode())
 
     def _clear(self) -> None:
         """Delete what a run writes and nothing else, the configuration last."""
         try:
-            for part in (*KINDS, "records"):
-                if (self.path / part).is_dir():
-                    shutil.rmtree(self.path / part)
-            for part in ("metrics.json", "metrics.csv", "grid.png", "config.yaml"):
+            for folder, pattern in [*((kind, _PICTURE) for kind in KINDS), ("records", _RECORDS)]:
+                for file in self._ours(folder, pattern):
+                    file.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # somebody's files are in it, or it is not there
+                    (self.path / folder).rmdir()
+            for part in _WHOLE:
                 (self.path / part).unlink(missing_ok=True)
         except OSError as error:
             raise RunError(f"Could not delete the old results in {self.path} ({error.strerror}): delete the folder.") from error
@@ -246,114 +342,3 @@ class RunFolder:
             raise RunError(
                 f"Could not make the folder {folder} ({error.strerror}): set run.root to a folder you can write to."
             ) from error
-
-    # The lock
-
-    def acquire(self) -> None:
-        """Lock the folder against other runs, and nothing else; `close` lets go of it.
-
-        Raises:
-            RunError: when another run uses the folder, or it cannot be written to.
-        """
-        if self.path.resolve() in _held:  # record locks do not see a second run of the same process
-            raise RunError(self._busy(self._holder()))
-        self._lock = self._open_lock()
-        if not self._take(start=0, length=1, patience=0):
-            holder = self._holder()
-            os.close(self._lock)
-            self._lock = None
-            raise RunError(self._busy(holder))
-        _held.add(self.path.resolve())
-        try:
-            os.ftruncate(self._lock, 0)
-            os.pwrite(self._lock, f"process {os.getpid()} on {socket.gethostname()} since {datetime.now()}\n".encode(), 0)
-        except OSError as error:
-            self.close()
-            raise write_error(self.path / ".lock", error) from error
-        # The new name tells what is left of a killed run to stop.
-        if not self._take(start=1, length=0, patience=_PATIENCE_SECONDS):
-            self.close()
-            raise RunError(self._busy("what is left of a killed run, which stops after its current batch"))
-        self._try_lock(start=1, length=0, release=True)
-
-    def _busy(self, holder: str) -> str:
-        return f"{self.path} is in use by {holder}: wait for it to end, or choose another run.name."
-
-    def _open_lock(self) -> int:
-        try:
-            return os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise write_error(self.path / ".lock", error) from error
-
-    def _holder(self) -> str:
-        """Who holds the folder, as it wrote into the lock file."""
-        if self._lock is None:
-            return f"process {os.getpid()}"
-        return os.pread(self._lock, 200, 0).decode(errors="replace").strip() or "another process"
-
-    def _take(self, start: int, length: int, patience: float) -> bool:
-        """Lock bytes of the lock file (length 0: to the end), waiting `patience` seconds at most; tell whether it worked."""
-        deadline = time.monotonic() + patience
-        while (outcome := self._try_lock(start, length)) == "busy" and time.monotonic() < deadline:
-            time.sleep(0.1)
-        if outcome == "none":
-            warnings.warn(f"{self.path} lies on a file system without locks: keep two runs out of it yourself.", stacklevel=2)
-        return outcome != "busy"
-
-    def _try_lock(self, start: int, length: int, release: bool = False) -> Literal["done", "busy", "none"]:
-        """Try once to lock, or release, bytes of the lock file: done, busy, or this system has no locks."""
-        assert self._lock is not None
-        try:
-            import fcntl
-
-            fcntl.lockf(self._lock, fcntl.LOCK_UN if release else fcntl.LOCK_EX | fcntl.LOCK_NB, length, start)
-        except ImportError:
-            return "none"
-        except OSError as error:
-            return "busy" if error.errno in (errno.EACCES, errno.EAGAIN) else "none"
-        return "done"
-
-
-_held: set[Path] = set()
-
-
-def _open_lines(path: Path) -> io.FileIO:
-    """Open a file of lines for appending, unbuffered; a last line that a kill cut short is closed off."""
-    file = open(path, "a+b", buffering=0)  # noqa: SIM115 - stays open for the run
-    if file.seek(0, os.SEEK_END) > 0:
-        file.seek(-1, os.SEEK_END)
-        if file.read(1) != b"\n":
-            file.write(b"\n")
-    return file
-
-
-def _read_lines(path: Path) -> Iterator[Record]:
-    for line in path.read_bytes().split(b"\n"):
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict) and "index" in record and "name" in record:
-            yield record
-
-
-def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(tree, Mapping):
-        return {
-            k: v for key, value in tree.items() for k, v in _flatten(value, f"{prefix}.{key}" if prefix else str(key)).items()
-        }
-    return {prefix: tree}
-
-
-def differences(kept: str, config: str) -> list[str]:
-    """What differs between two configurations in YAML and would change results, at most three, in words."""
-    import yaml
-
-    def relevant(key: str) -> bool:
-        inside = [key == part or key.startswith(part + ".") for part in (*_FREE, *_FREE_DATA)]
-        return key in _BOUND or not any(inside)
-
-    old, new = _flatten(yaml.safe_load(kept) or {}), _flatten(yaml.safe_load(config) or {})
-    keys = [key for key in sorted(old.keys() | new.keys()) if relevant(key) and old.get(key) != new.get(key)]
-    words = [f"{key} is {old.get(key)!r} there, {new.get(key)!r} here" for key in keys[:3]]
-    return [*words, f"and {len(keys) - 3} more"] if len(keys) > 3 else words

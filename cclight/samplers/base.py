@@ -5,8 +5,8 @@ frozen dataclass of its settings: what a step hands to the next one is the state
 and path is a cached function of them.
 """
 
-from __future__ import annotations
-
+# No annotations from __future__ here: jsonargparse reads a subclass's fields in the subclass's module, which need not know the
+# names in ours, and takes any value for every setting where one of them cannot be read.
 import math
 import warnings
 from abc import ABC, abstractmethod

@@ -94,6 +94,7 @@ def test_ratios_compare_the_best_of_both(posterior):
 
 def test_a_run_goes_on_where_it_stopped(posterior, tmp_path, monkeypatch, capsys):
     """With another budget, and with another sampler."""
+    pytest.importorskip("matplotlib", reason="needs matplotlib: pip install 'cclight[bench]'")
     everything = posterior.ours
 
     def only(*names: str) -> None:

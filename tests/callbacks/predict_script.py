@@ -17,9 +17,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import nn
 
+from cclight import pipeline
 from cclight.callbacks.images import ImageWriter
 from cclight.callbacks.metrics import MetricsCallback
-from cclight.callbacks.resume import Resume
 from cclight.callbacks.table import SummaryTable
 from cclight.data.datamodule import RestorationDataModule
 from cclight.data.sources import ImageFolder
@@ -97,6 +97,7 @@ def arguments(line=None):
     parser.add_argument("--unavailable-on", type=int, default=-1)
     parser.add_argument("--hold", default="")  # a file to wait for, after the first batch
     parser.add_argument("--pause", type=float, default=0.0)
+    parser.add_argument("--limit-batches", type=json.loads, default=1.0)
     parser.add_argument("--file-size-limit", type=int, default=0)
     for flag in ("lpips", "distances", "measurements", "overwrite", "resume"):
         parser.add_argument(f"--{flag}", action="store_true")
@@ -124,7 +125,7 @@ def predict(options):
         enable_model_summary=False,
         inference_mode=False,
         use_distributed_sampler=False,
-        callbacks=[Resume(run), ImageWriter(run, grid=options.grid), metrics, SummaryTable(run)],
+        limit_predict_batches=options.limit_batches,
     )
     model = PseudoinverseRestorer(options)
     data = RestorationDataModule(
@@ -135,7 +136,7 @@ def predict(options):
         measurements=options.measurements,
     )
     try:
-        trainer.predict(model, datamodule=data, return_predictions=False)
+        pipeline.predict(model, data, [SummaryTable(), metrics, ImageWriter(run, grid=options.grid)], trainer)
     finally:
         run.close()
     print(f"rank {trainer.global_rank} restored {sorted(model.restored_here)}")

@@ -16,7 +16,7 @@ import pytest
 from cclight.errors import RunError
 from cclight.runs.folder import RunFolder
 from tests import processes
-from tests.callbacks.predict_script import arguments
+from tests.callbacks.predict_script import arguments, predict
 
 SCRIPT = Path(__file__).with_name("predict_script.py")
 pytestmark = pytest.mark.slow
@@ -56,7 +56,7 @@ def contents(path, besides=()):
     return {
         p.relative_to(path): p.read_bytes()
         for p in path.rglob("*")
-        if p.is_file() and p.name not in (".lock", *besides) and p.parent.name not in ("records", "rows")
+        if p.is_file() and p.name not in besides and p.parent.name not in ("records", "rows", ".locks")
     }
 
 
@@ -227,3 +227,17 @@ def test_a_second_run_in_the_folder_is_refused_and_the_first_unharmed(whole, com
     _, errors = first.communicate()
     assert first.returncode == 0, errors
     assert_same_results(tmp_path / "runs" / "run", whole)
+
+
+def test_two_ranks_agree_on_what_has_changed(run_here, run_apart, photographs_of, tmp_path):
+    """A source that grew in front, lost a picture, and had one edited: the end is that of a run that began with it."""
+    run, _, _ = run_here("--devices", 1)
+    (run.path / "metrics.json").unlink()
+    folder = photographs_of(7)
+    (folder / "photo3.png").write_bytes((folder / "photo0.png").read_bytes())
+    (folder / "photo6.png").unlink()
+    path, restored, process = run_apart("--devices", 2, "--distances", fill=False)
+    assert process.stderr.count("2 of 7 finished images were made of other photographs") == 1
+    assert restored == {0: [], 1: [3]}
+    fresh, _, _ = predict(arguments([str(folder), str(tmp_path / "fresh"), "--distances"]))
+    assert_same_results(path, fresh.path)

@@ -1,19 +1,24 @@
 import csv
+import importlib.metadata
 import json
 import math
 import random
 import urllib.request
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+import cclight
 from cclight.callbacks.metrics import MetricsCallback
 from cclight.errors import RunError
 from cclight.metrics.image import PSNR
 from cclight.operators.pixelwise import AveragePooling
+from cclight.runs import results
 from cclight.runs.folder import RunFolder
 from cclight.runs.pictures import read_png
+from tests.callbacks import predict_script
 from tests.callbacks.predict_script import arguments, predict
 
 
@@ -102,11 +107,46 @@ def test_the_global_generators_are_left_alone(run_here):
     assert results_of(run_here("--distances", root="c")[0])["metrics"] == results[0] == results[1]
 
 
-def test_all_nan(run_here):
-    with pytest.warns(UserWarning, match="left out"):
-        run, _, _ = run_here("--nan", "[0, 1]", count=2)
-    assert results_of(run)["metrics"]["psnr"]["unavailable"] == "no images"
-    assert len(results_of(run)["failed"]) == 2
+def test_a_run_that_restored_nothing_is_an_error_and_not_finished(run_here, tmp_path):
+    with pytest.warns(UserWarning, match="left out"), pytest.raises(RunError, match=r"None of the 2 images .*photo0.*NaN") as e:
+        run_here("--nan", "[0, 1]", count=2)
+    assert "\n" not in str(e.value)
+    assert not (tmp_path / "runs" / "run" / "metrics.json").exists()
+    run, _, indices = run_here("--config", "seed: 1", count=2)  # it claims nothing
+    assert indices == [0, 1]
+    assert results_of(run)["failed"] == []
+
+
+@pytest.mark.parametrize("limit", [0, 1, 0.5])
+def test_a_part_of_a_run_does_not_count_as_finished(run_here, tmp_path, limit):
+    with pytest.raises(RunError, match=rf"limit_predict_batches is {limit}, .*set data\.limit"):
+        run_here("--limit-batches", str(limit))
+    assert not (tmp_path / "runs" / "run" / "metrics.json").exists()
+
+
+class Odd(PSNR):
+    """A metric of a user's own that is undefined on the second image of a batch."""
+
+    quantity = replace(PSNR.quantity, name="odd")
+
+    def measure(self, restored, clean):
+        value = super().measure(restored, clean)
+        return value.index_fill(0, torch.tensor([1]), torch.nan) if len(value) > 1 else value
+
+
+def test_a_metric_that_is_not_finite_does_not_spoil_the_end(run_here, monkeypatch):
+    monkeypatch.setattr(predict_script, "SSIM", Odd)
+    found = results_of(run_here()[0])["metrics"]
+    assert found["odd"]["unavailable"] == "not finite on 2 of 7 images, image 1 among them"
+    assert found["psnr"]["images"] == 7
+
+
+def test_versions_are_known_of_a_checkout_too(run_here, monkeypatch):
+    def not_installed(package):
+        raise importlib.metadata.PackageNotFoundError(package)
+
+    monkeypatch.setattr(results, "version", not_installed)
+    assert results_of(run_here(count=1)[0])["versions"]["cclight"] == cclight.__version__
 
 
 def test_without_clean_images_reference_metrics_do_not_apply(run_here):

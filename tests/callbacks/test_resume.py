@@ -6,10 +6,11 @@ import pytest
 from cclight.errors import RunError
 from cclight.runs.folder import RunFolder
 from tests.callbacks import predict_script
+from tests.callbacks.predict_script import arguments, predict
 
 
 def contents(run):
-    return {p.relative_to(run.path): p.read_bytes() for p in run.path.rglob("*") if p.is_file() and p.name != ".lock"}
+    return {p.relative_to(run.path): p.read_bytes() for p in run.path.rglob("*") if p.is_file() and p.parent.name != ".locks"}
 
 
 @pytest.fixture
@@ -69,6 +70,60 @@ def test_a_failed_image_is_not_tried_again_and_still_listed(run_here):
     results = (run.path / "metrics.json").read_text()
     assert run_here("--resume")[2] == []
     assert (run.path / "metrics.json").read_text() == results
+
+
+def unfinished(run):
+    (run.path / "metrics.json").unlink()
+    return {path.name: path.stat().st_ino for path in (run.path / "restored").iterdir()}
+
+
+def assert_as_anew(run, run_here, count):
+    """All that the run holds is what a run that began with this source holds."""
+    fresh, _, _ = run_here(root="fresh", count=count)
+    found, expected = contents(run), contents(fresh)
+    assert {path for path in found if path.parts[0] != "records"} == {path for path in expected if path.parts[0] != "records"}
+    assert all(found[path] == content for path, content in expected.items() if path.parts[0] != "records")
+
+
+def test_a_picture_added_in_front_moves_the_others(run_here, photographs_of):
+    run, _, _ = run_here(count=3)
+    unfinished(run)
+    folder = photographs_of(3)
+    (folder / "a.png").write_bytes((folder / "photo2.png").read_bytes())
+    with pytest.warns(UserWarning, match=r"3 of 3 finished images were made of other photographs .*photo0 \(number 0\)"):
+        _, metrics, indices = run_here(count=3)
+    assert indices == [0, 1, 2, 3]
+    assert [record["name"] for record in metrics.records.values()] == ["a", "photo0", "photo1", "photo2"]
+    assert_as_anew(run, run_here, 3)
+
+
+def test_only_what_has_changed_is_restored_again(run_here, photographs_of):
+    run, _, _ = run_here(count=4)
+    before = unfinished(run)
+    folder = photographs_of(4)
+    (folder / "photo1.png").write_bytes((folder / "photo2.png").read_bytes())
+    (folder / "photo3.png").unlink()
+    (folder / "photo4.png").write_bytes((folder / "photo0.png").read_bytes())
+    before_again = {name: before[name] for name in ("00000_photo0.png", "00002_photo2.png")}
+    options = arguments([str(folder), str(run.path.parent)])
+    with pytest.warns(UserWarning, match="2 of 4 finished images"):
+        _, metrics, indices = predict(options)
+    assert indices == [1, 3]
+    after = {path.name: path.stat().st_ino for path in (run.path / "restored").iterdir()}
+    assert before_again.items() <= after.items()
+    assert sorted(after) == ["00000_photo0.png", "00001_photo1.png", "00002_photo2.png", "00003_photo4.png"]
+    assert list(metrics.records) == [0, 1, 2, 3]
+
+
+def test_a_finished_run_is_brought_up_to_date(run_here, photographs_of):
+    run, _, _ = run_here(count=3)
+    folder = photographs_of(3)
+    (folder / "photo2.png").unlink()
+    with pytest.warns(UserWarning, match="1 of 3 finished images"):
+        _, metrics, indices = predict(arguments([str(folder), str(run.path.parent), "--resume"]))
+    assert indices == []
+    assert list(metrics.records) == [0, 1]
+    assert sorted(path.name for path in (run.path / "clean").iterdir()) == ["00000_photo0.png", "00001_photo1.png"]
 
 
 @pytest.mark.slow

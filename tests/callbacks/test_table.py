@@ -1,6 +1,7 @@
 import pytest
 
 from cclight.callbacks.table import print_results
+from cclight.runs.results import Run
 
 
 def test_the_terminal_shows_metrics_and_folder(run_here, capsys):
@@ -27,5 +28,5 @@ def test_what_is_unavailable_or_failed_is_shown_with_its_reason(run_here, capsys
 def test_it_can_be_printed_again(run_here, capsys):
     run, _, _ = run_here(count=1)
     capsys.readouterr()
-    print_results(run)
+    print_results(Run.read(run.path))
     assert "run: 1 images" in capsys.readouterr().out

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from tests import processes
-from tests.workbench.conftest import config
+from tests.commands.conftest import config
 
 
 @pytest.mark.slow

@@ -53,3 +53,22 @@ def run(runs) -> Path:
 def other_run(runs) -> Path:
     """Another on the same photographs: PiGDM in five steps."""
     return runs / "pigdm"
+
+
+def resolved(command: type, arguments: list[str], folder: Path) -> dict:
+    """A configuration as `cclight predict` keeps it, without making anything that it names."""
+    from lightning.pytorch.cli import LightningCLI
+
+    from cclight.commands.lightning import import_public_names
+
+    class Parsed(command):  # type: ignore[misc,valid-type]
+        def before_instantiate_classes(self) -> None:
+            pass
+
+        def instantiate_classes(self) -> None:
+            pass
+
+    assert issubclass(Parsed, LightningCLI)
+    import_public_names()
+    cli = Parsed.build([*arguments, f"--run.root={folder}"])
+    return yaml.safe_load(cli.parser.dump(cli.config, skip_link_targets=False))

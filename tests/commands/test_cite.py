@@ -1,10 +1,13 @@
 """The bibliography of runs: well-formed entries, each once, of what was used."""
 
 import re
+import shutil
+import sys
 
 import pytest
+import yaml
 
-import cclight
+import cclight.cli
 from cclight.commands.cite import DATASETS, METRICS, citations, main
 from cclight.runs.results import Run
 
@@ -61,7 +64,24 @@ def test_data_sets_metrics_and_nested_classes_are_cited():
     assert {"pandey2024fast", "dhariwal2021diffusion", "karras2019style", "heusel2017gans"} <= set(found)
 
 
-def test_a_class_that_is_not_there_is_named_and_left_out(capsys):
-    config = {"operator": {"class_path": "my_parts.Mine"}}
-    assert keys(citations([Run(None, config, {"metrics": {}}, {})])) == ["pandey2024fast"]
-    assert "my_parts.Mine cannot be imported" in capsys.readouterr().err
+def test_what_a_run_names_from_elsewhere_is_not_imported(run, tmp_path, monkeypatch, capsys):
+    """A foreign run beside a module: cited is what is cclight's own, and nothing of the module runs."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "planted.py").write_text(
+        "import pathlib\npathlib.Path('ran').touch()\nclass DPS: reference = '@misc{evil,\\n}'\n"
+    )
+    folder = shutil.copytree(run, tmp_path / "foreign")
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["model"]["sampler"]["class_path"] = "planted.DPS"
+    config["model"]["prior"] = {"class_path": "cclight.Retimed", "init_args": {"prior": {"class_path": "planted.Prior"}}}
+    config["operator"] = {"class_path": "os.system"}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    assert cclight.cli.main(["cite", "foreign"]) == 0
+    printed = capsys.readouterr()
+    assert {"pandey2024fast", "wang2004image"} <= set(keys([printed.out]))
+    assert "evil" not in printed.out
+    for name in ("planted.DPS", "planted.Prior", "os.system"):
+        assert f"{name} is none of cclight's own" in printed.err
+    assert not (tmp_path / "ran").exists()
+    assert "planted" not in sys.modules

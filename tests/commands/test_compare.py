@@ -56,3 +56,54 @@ def test_what_cannot_be_compared_is_refused(run, other_run, tmp_path):
     records.write_text("".join(json.dumps(line) + "\n" for line in lines))
     with pytest.raises(UsageError, match="not the same data"):
         main([str(run), str(other)])
+
+
+def changed(run, folder, change):
+    """A copy of a run with other records and metrics."""
+    shutil.copytree(run, folder)
+    path = folder / "records" / "00000.jsonl"
+    results = json.loads((folder / "metrics.json").read_text())
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        change(line, results)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "metrics.json").write_text(json.dumps(results))
+    return folder
+
+
+def test_photographs_of_one_name_and_another_content_are_not_the_same(run, other_run, tmp_path, capsys):
+    """A hash is kept by newer runs; an older one is compared by names."""
+    one = changed(run, tmp_path / "one", lambda line, _: line.update(content=f"{line['index']}"))
+    two = changed(other_run, tmp_path / "two", lambda line, _: line.update(content=f"{line['index'] % 3}"))
+    old = changed(other_run, tmp_path / "old", lambda line, _: line.pop("content"))
+    main([str(one), str(old)])
+    main([str(one), str(one)])
+    assert "4 images" in capsys.readouterr().out
+    with pytest.raises(UsageError, match=r"image 3, \w+, is not the same photograph in .*one and .*two"):
+        main([str(one), str(two)])
+
+
+def test_metrics_of_different_networks_do_not_compare(run, other_run, tmp_path, capsys):
+    def lpips(net):
+        def change(line, results):
+            line["lpips"] = 0.1 * line["index"]
+            results["metrics"]["lpips"] = {"title": f"LPIPS ({net})", "direction": "lower", "digits": 3, "mean": 0.15}
+
+        return change
+
+    one, two = changed(run, tmp_path / "one", lpips("alex")), changed(other_run, tmp_path / "two", lpips("squeeze"))
+    main([str(one), str(two)])
+    printed = capsys.readouterr()
+    assert "LPIPS" not in printed.out
+    assert "lpips is LPIPS (alex) in one and LPIPS (squeeze) in two, which do not compare" in printed.err
+    with pytest.raises(UsageError, match="which do not compare"):
+        main([str(one), str(two), "--metric", "lpips"])
+
+
+def test_a_metric_without_common_images_is_refused(run, other_run, tmp_path):
+    one = changed(run, tmp_path / "one", lambda line, _: line.pop("psnr") if line["index"] < 2 else None)
+    two = changed(other_run, tmp_path / "two", lambda line, _: line.pop("psnr") if line["index"] >= 2 else None)
+    with pytest.raises(UsageError, match="psnr was not measured in both"):
+        main([str(one), str(two), "--metric", "psnr"])
+    with pytest.raises(UsageError, match="did you mean ssim"):
+        main([str(run), str(other_run), "--metric", "sim"])

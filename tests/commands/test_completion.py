@@ -68,13 +68,26 @@ def test_the_other_shells_get_a_script(shell):
     assert "predict" in script_for(shell)
 
 
-@pytest.mark.parametrize("command", ["restore", "tune", "table", "compare", "report", "evaluate", "check-operator"])
+@pytest.mark.parametrize(
+    "command", ["restore", "tune", "table", "compare", "report", "evaluate", "check-operator", "export", "cite", "models"]
+)
 def test_every_option_is_completed(command):
     """Those that the command's own help lists; predict and fit have thousands, of which the common ones are."""
     text = processes.run([sys.executable, "-m", "cclight", command, "--help"]).stdout
     told = set(re.findall(r"^ +(?:-\w, )?(--[\w.]+)", text, flags=re.MULTILINE)) - {"--help", "--operator"}
-    parsers = front_door({"file": None, "folder": None})._subparsers._group_actions[0].choices
-    assert {option for option in told if not option.endswith(".help")} <= set(parsers[command]._option_string_actions)
+    parsers = front_door({}, {})._subparsers._group_actions[0].choices
+    assert {option for option in told if not option.endswith((".help", "+"))} <= set(parsers[command]._option_string_actions)
+
+
+def test_files_and_folders_are_completed_as_such():
+    parsers = front_door("a file", "a folder")._subparsers._group_actions[0].choices
+
+    def completed(command, name):
+        return next(getattr(action, "complete", None) for action in parsers[command]._actions if action.dest == name)
+
+    assert completed("predict", "config") == completed("tune", "search") == completed("export", "checkpoint") == "a file"
+    assert completed("report", "runs") == completed("tune", "output") == completed("evaluate", "run") == "a folder"
+    assert completed("report", "jpeg") is None
 
 
 def script_for(shell):

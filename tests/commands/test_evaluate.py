@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 
 import pytest
 import torch
+import yaml
 
 from cclight.commands.evaluate import main
+from cclight.commands.report.page import main as report
 from cclight.errors import RunError, UsageError
 from cclight.metrics.fid import FeatureDistances
 from cclight.metrics.image import PSNR
+from cclight.metrics.quantity import Quantity, Unavailable
+from cclight.metrics.summary import per_image_quantities, summarize_records
 from cclight.runs.folder import RunFolder
 from cclight.runs.pictures import read_png
-from cclight.runs.results import Run
+from cclight.runs.results import Run, write_results
 from tests import processes
 
 
@@ -35,7 +40,10 @@ def run(tmp_path):
         for kind in ("restored", "clean"):
             folder.write_image(kind, index, f"p{index}", torch.rand(3, side, side, generator=g) * 2 - 1)
         folder.append([{"index": index, "name": f"p{index}", "nfe": 5, "seconds": 0.5, "consistency": 0.1, "psnr": 99.0}])
-    (folder.path / "metrics.json").write_text("{}")
+    records = folder.finished()
+    write_results(
+        folder, records, {s.quantity.name: s for s in summarize_records(per_image_quantities([PSNR()]), records, {}, 0)}
+    )
     folder.close()
     return folder
 
@@ -59,16 +67,112 @@ def test_it_measures_the_saved_pictures_and_keeps_what_sampling_measured(run):
     assert [record["psnr"] for record in again.finished().values()] == [99.0] * 3
 
 
-def test_what_cannot_be_measured_is_said(run):
-    """An image without its clean picture, and one that failed: nothing is invented, and the failed one stays so."""
+def numbers(run):
+    """Everything that evaluate may write."""
+    return {path.name: path.read_bytes() for path in [*run.path.glob("metrics.*"), *run.path.glob("records/*.jsonl")]}
+
+
+@pytest.mark.parametrize("kind", ["clean", "restored"])
+def test_a_picture_that_is_gone_costs_no_number(run, kind, tmp_path):
+    """Nothing can be measured against it, and nothing that was measured is lost."""
+    before = numbers(run)
+    (run.path / kind).rename(tmp_path / "elsewhere")
+    with pytest.raises(
+        UsageError, match=f"its numbers stay as they are .*of 3 of 3 images the .*{kind}.* picture is not saved"
+    ):
+        main([str(run.path), "--metrics.per_image", "[PSNR]"])
+    assert numbers(run) == before
+
+
+def test_what_can_be_measured_yet_is_measured(run, capsys):
+    """FID against a folder, where a clean picture is gone: PSNR stays as it was, and that is said."""
     run.file("clean", 1, "p1").unlink()
-    with open(run.path / "records" / "00000.jsonl", "a") as file:
-        file.write(json.dumps({"index": 3, "name": "p3", "failed": "the restoration holds NaN or infinity"}) + "\n")
+    options = ["--metrics.distances", "FeatureDistances", "--metrics.distances.network", f"{__name__}.Means"]
+    options += ["--metrics.distances.reference", str(run.path / "clean"), "--metrics.per_image", "[PSNR]"]
+    main([str(run.path), *options])
+    metrics = json.loads((run.path / "metrics.json").read_text())["metrics"]
+    assert (metrics["psnr"]["mean"], metrics["fid"]["images"]) == (99.0, 3)
+    assert "psnr stays as it was: of 1 of 3 images the clean picture is not saved" in capsys.readouterr().err
+    assert Run.read(run.path).distances["init_args"]["reference"] == str(run.path / "clean")
+
+
+def test_one_metric_anew_keeps_the_others(run):
+    """SSIM is added and PSNR stays, in the means and for each image; then FID, which keeps both."""
+    main([str(run.path), "--metrics.per_image", "[SSIM]"])
+    options = ["--metrics.distances", "FeatureDistances", "--metrics.distances.network", f"{__name__}.Means"]
+    main([str(run.path), *options])
+    read = Run.read(run.path)
+    assert read.mean("psnr") == 99.0
+    assert read.values("psnr") == dict.fromkeys(range(3), 99.0)
+    assert len(read.values("ssim")) == 3
+    assert read.mean("ssim") == pytest.approx(sum(read.values("ssim").values()) / 3)
+    assert read.mean("fid") is not None
     main([str(run.path), "--metrics.per_image", "[PSNR]"])
-    results = json.loads((run.path / "metrics.json").read_text())
-    assert "1 clean pictures are not saved" in results["metrics"]["psnr"]["unavailable"]
-    assert (results["metrics"]["nfe"]["mean"], results["metrics"]["nfe"]["images"]) == (5, 3)
-    assert [record["index"] for record in results["failed"]] == [3]
+    again = Run.read(run.path)
+    assert again.mean("fid") == read.mean("fid")
+    assert again.distances == read.distances
+    assert again.mean("psnr") < 99.0
+
+
+def test_a_metric_of_some_images_is_none(run):
+    """It is defined on the first two pictures alone: no image keeps a value that the mean does not hold."""
+    main([str(run.path), "--metrics.per_image", f"[PSNR, {__name__}.Small]"])
+    read = Run.read(run.path)
+    assert "larger than 16" in read.metrics["small"]["unavailable"]
+    assert read.values("small") == {}
+
+
+class Small(PSNR):
+    """PSNR of pictures of up to 16 pixels."""
+
+    quantity = Quantity("small", "small", "higher", (0, 100), "mean over images")
+
+    def measure(self, restored, clean):
+        if restored.shape[-1] > 16:
+            raise Unavailable("a picture is larger than 16 pixels")
+        return super().measure(restored, clean)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [lambda png: b"", lambda png: png[: len(png) // 2], lambda png: png[:20], lambda png: b"a text, and no picture"],
+    ids=["empty", "half", "head", "text"],
+)
+def test_a_damaged_picture_is_named_and_costs_no_number(run, content):
+    before = numbers(run)
+    path = run.file("restored", 1, "p1")
+    path.write_bytes(content(path.read_bytes()))
+    with pytest.raises(UsageError, match=r"restored/00001_p1\.png is no whole picture .* --run\.resume true"):
+        main([str(run.path), "--metrics.per_image", "[PSNR]"])
+    assert numbers(run) == before
+
+
+def test_a_picture_of_another_size_is_named(run):
+    run.file("clean", 1, "p1").write_bytes(run.file("clean", 2, "p2").read_bytes())
+    with pytest.raises(UsageError, match=r"00001_p1\.png is 3×16×16 and .*00001_p1\.png 3×20×20, not the same picture"):
+        main([str(run.path), "--metrics.per_image", "[PSNR]"])
+
+
+def test_what_a_run_names_from_elsewhere_is_not_imported(run, tmp_path, monkeypatch, capsys):
+    """A foreign run beside a module: as a metric, as a network, and in the name of one of the configuration's own words."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "planted.py").write_text("import pathlib\npathlib.Path('ran').touch()\n")
+    metrics = {
+        "per_image": [{"class_path": "planted.Metric"}, "planted.Other", {"class_path": "cclight.PSNR"}],
+        "distances": {"class_path": "cclight.FeatureDistances", "init_args": {"network": {"class_path": "planted.Network"}}},
+    }
+    (run.path / "config.yaml").write_text(yaml.safe_dump({"metrics": metrics}))
+    command = [sys.executable, "-m", "cclight", "evaluate", str(run.path)]  # with the current folder on the path
+    result = processes.run(command, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    for name in ("planted.Metric", "planted.Other", "planted.Network"):
+        assert f"{name} is none of cclight's own classes" in result.stderr
+    assert not (tmp_path / "ran").exists()
+    assert Run.read(run.path).mean("psnr") < 99.0
+    metrics["distances"]["init_args"] = {"network": "planted.Network", "reference": "planted.Source"}
+    (run.path / "config.yaml").write_text(yaml.safe_dump({"metrics": metrics}))
+    processes.run(command, cwd=tmp_path)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_distances_against_a_folder(run):
@@ -85,7 +189,7 @@ def test_distances_against_a_folder(run):
 
 
 def test_a_metric_of_ones_own_lies_in_the_current_folder(run, tmp_path, monkeypatch):
-    """As `cclight predict` finds it: a run that measured it is evaluated in the same way."""
+    """Where the user names it, as `cclight predict` finds it."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my_evaluated_metric.py").write_text("from cclight import PSNR\n\n\nclass Mine(PSNR):\n    pass\n")
     main([str(run.path), "--metrics.per_image", "[my_evaluated_metric.Mine]"])
@@ -121,6 +225,22 @@ def test_the_command_measures_what_the_run_did(runs, tmp_path):
 def test_a_mistake_is_named(run, arguments, words):
     with pytest.raises(UsageError, match=words):
         main([str(run.path), *arguments])
+
+
+def test_a_read_only_run_is_refused_before_the_work(run, small_disk):
+    """And the other readers read it."""
+    folder = shutil.copytree(run.path, small_disk / "run")
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    with pytest.raises(UsageError, match=r"run is read-only, .* copy the folder"):
+        main([str(folder), "--metrics.per_image", "[PSNR]"])
+    with pytest.raises(UsageError, match=r"report\.html cannot be written, .*run is read-only: give another --output"):
+        report([str(folder)])
+    assert Run.read(folder).mean("psnr") == 99.0
+
+
+def test_a_run_that_is_not_named_is_asked_for():
+    with pytest.raises(UsageError, match="Give the folder of a finished one, as runs/sr"):
+        main([])
 
 
 def test_a_run_in_use_is_refused(run):

@@ -230,9 +230,9 @@ def test_export_replaces_nothing_unasked(folder, capsys):
     checkpoint = good(folder)
     Path("mine.safetensors").write_bytes(b"precious")
     assert main(["export", checkpoint, "mine.safetensors"]) == 1
-    assert "mine.safetensors exists: name another file, or replace it with --overwrite true" in capsys.readouterr().err
+    assert "mine.safetensors exists: name another file, or replace it with --overwrite" in capsys.readouterr().err
     assert Path("mine.safetensors").read_bytes() == b"precious"
-    assert main(["export", checkpoint, "mine.safetensors", "--overwrite", "true"]) == 0
+    assert main(["export", checkpoint, "mine.safetensors", "--overwrite"]) == 0
     assert load("mine.safetensors").widths == (8, 12)
     assert main(["export", checkpoint, "photos"]) == 1
     assert "photos is a folder: name the file to write" in capsys.readouterr().err

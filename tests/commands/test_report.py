@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import os
 import re
@@ -10,10 +11,13 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from cclight.commands.report.page import main, page_data, render
 from cclight.errors import UsageError
+from cclight.metrics.perceptual import BRIGHTEST
 from cclight.runs.folder import RunFolder
 from cclight.runs.results import Run
 
@@ -79,6 +83,30 @@ def test_only_images_of_all_runs_are_shown(run, other_run, tmp_path):
     assert len(data["rows"]) == 5
 
 
+def test_a_photograph_of_another_content_is_another(run, other_run, tmp_path):
+    """The same name, and a picture that was replaced since: shown in no pair."""
+    other = copied(other_run, tmp_path / "other")
+    path = other / "records" / "00000.jsonl"
+    path.write_text(re.sub(r'("index": 2, .*?"content": ")', r"\g<1>00", path.read_text()))
+    data = page_data([Run.read(run), Run.read(other)])
+    assert [data["rows"][image["row"]]["index"] for image in data["images"]] == [0, 1, 3]
+    assert [row["shared"] for row in data["rows"]] == [True, True, False, True]
+
+
+def test_lpips_of_two_networks_has_no_best(run, other_run, tmp_path):
+    runs = []
+    for place, folder in enumerate((run, other_run)):
+        copy = copied(folder, tmp_path / folder.name)
+        results = json.loads((copy / "metrics.json").read_text())
+        lpips = {"title": f"LPIPS ({('alex', 'vgg')[place]})", "direction": "lower", "digits": 3, "mean": 0.1 * (1 + place)}
+        results["metrics"]["lpips"] = lpips
+        (copy / "metrics.json").write_text(json.dumps(results))
+        runs.append(Run.read(copy))
+    (lpips,) = (metric for metric in page_data(runs)["metrics"] if metric["name"] == "lpips")
+    assert (lpips["best"], lpips["comparable"]) == ([False, False], False)
+    assert lpips["titles"] == ["LPIPS (alex)", "LPIPS (vgg)"]
+
+
 def test_worst_images_are_chosen(run):
     values = Run.read(run).values("psnr")
     data = page_data([Run.read(run)], images=2, sort="psnr")
@@ -120,6 +148,107 @@ def test_wrong_calls_are_told(run, options, message):
     options = [str(run) if option == "again" else option for option in options]
     with pytest.raises(UsageError, match=message):
         main([str(run), *options])
+
+
+# Pictures
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (lambda png: b"", "it is empty"),
+        (lambda png: png[: len(png) // 2], "its end is missing"),
+        (lambda png: png[:20], "its end is missing"),
+        (lambda png: png.replace(png[60:64], bytes(4)), "a part of it has changed"),
+        (lambda png: b"a text of more than thirty bytes, no picture", "it is no PNG"),
+    ],
+    ids=["empty", "half", "head", "changed", "text"],
+)
+def test_a_damaged_picture_is_named_and_left_out(run, tmp_path, capsys, content, words):
+    folder = copied(run, tmp_path / "mine")
+    path = Run.read(folder).picture("restored", 1)
+    path.write_bytes(content(path.read_bytes()))
+    main([str(folder)])
+    data = embedded((folder / "report.html").read_text(encoding="utf-8"))
+    assert f"{path} is damaged ({words}) and left out: delete {path} and run" in capsys.readouterr().err
+    assert set(data["images"][1]["pictures"]) == {"measurement-0", "clean-0"}
+    assert set(data["images"][0]["pictures"]) == {"measurement-0", "clean-0", "restored-0"}
+    assert (data["images"][1]["width"], data["images"][1]["height"]) == (48, 48)
+    assert words in data["notes"][0]
+
+
+@pytest.mark.parametrize(("dtype", "shape"), [("uint16", (48, 40)), ("uint8", (48, 40)), ("uint8", (48, 40, 3))])
+def test_grey_and_deep_pictures(run, tmp_path, dtype, shape):
+    """A ramp from black to white, as PNG untouched, and as JPEG of 8 bits still a ramp."""
+    folder = copied(run, tmp_path / "mine")
+    path = Run.read(folder).picture("restored", 0)
+    most = 65535 if dtype == "uint16" else 255
+    ramp = np.linspace(0, most, 40).reshape(1, 40, *[1] * (len(shape) - 2))
+    ramp = np.broadcast_to(ramp, shape).astype(dtype)
+    Image.fromarray(ramp).save(path)
+    data = page_data([Run.read(folder)], images=1)
+    (image,) = data["images"]
+    assert (image["width"], image["height"]) == (40, 48)
+    assert base64.b64decode(data["pictures"][image["pictures"]["restored-0"]].partition(",")[2]) == path.read_bytes()
+    data = page_data([Run.read(folder)], images=1, jpeg=95)
+    jpeg = base64.b64decode(data["pictures"][data["images"][0]["pictures"]["restored-0"]].partition(",")[2])
+    shown = np.asarray(Image.open(io.BytesIO(jpeg)).convert("L"), dtype=float)
+    assert np.abs(shown - np.linspace(0, 255, 40)[None]).max() < 8
+
+
+def test_names_of_all_letters(run, tmp_path, capsys):
+    folder = copied(run, tmp_path / "Größe 図 🦊", rename={0: "café ☕.png"})
+    main([str(folder)])
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "<title>Größe 図 🦊 · cclight report</title>" in page
+    assert embedded(page)["rows"][0]["name"] == "café ☕.png"
+    assert str(folder) in capsys.readouterr().out
+
+
+def test_maps_show_where_a_restoration_differs(run, other_run, tmp_path, monkeypatch, some_torch_home):
+    """Black where the pictures are the same, bright where a corner of one was painted over; the legend says of what network."""
+    monkeypatch.setenv("TORCH_HOME", str(some_torch_home))
+    folder = copied(run, tmp_path / "mine")
+    read = Run.read(folder)
+    same, differs = ({kind: read.picture(kind, index) for kind in ("restored", "clean")} for index in (0, 1))
+    same["restored"].write_bytes(same["clean"].read_bytes())
+    painted = np.asarray(Image.open(differs["clean"])).copy()
+    painted[:16, :16] = (255, 0, 255)
+    Image.fromarray(painted).save(differs["restored"])
+    Run.read(folder).picture("clean", 3).unlink()
+    data = page_data([Run.read(folder), Run.read(other_run)], maps=True)
+    assert data["legend"] == {"net": "squeeze", "brightest": BRIGHTEST}
+    assert [choice["label"] for choice in data["choices"]][-2:] == ["difference of mine", "difference of pigdm"]
+
+    def map_of(place, run=0):
+        content = base64.b64decode(data["pictures"][data["images"][place]["pictures"][f"map-{run}"]].partition(",")[2])
+        return np.asarray(Image.open(io.BytesIO(content)), dtype=float)
+
+    assert map_of(0).shape == (48, 48, 3)
+    assert map_of(0).max() == 0
+    assert map_of(1)[:16, :16].mean() > 4 * map_of(1)[32:, 32:].mean()
+    assert map_of(3, run=1).max() > 0
+    assert "map-0" not in data["images"][3]["pictures"]
+    assert data["notes"] == ["no map of image 3 (rocket) of mine: its clean picture is not saved"]
+    assert page_data([Run.read(folder)])["legend"] is None
+
+
+def test_maps_without_weights_are_refused_before_anything_is_written(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: (_ for _ in ()).throw(OSError("no network")))
+    with pytest.raises(UsageError, match=r"--maps cannot be made, the squeeze weights could not be loaded .*TORCH_HOME"):
+        main([str(run), "--maps", "--output", str(tmp_path / "page.html")])
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_only_a_report_is_written_over(run, tmp_path):
+    page = tmp_path / "deep" / "page.html"
+    main([str(run), "--output", str(page)])
+    main([str(run), "--output", str(page)])
+    page.write_text("<!DOCTYPE html>\n<title>Mine</title>\n")
+    with pytest.raises(UsageError, match=r"page\.html is there and is not a report of cclight: give another --output"):
+        main([str(run), "--output", str(page)])
+    assert "Mine" in page.read_text()
 
 
 def test_it_needs_no_torch():

@@ -1,6 +1,7 @@
 """`cclight tune`, as a user calls it: a grid in full, a kill, two processes on one study, constraints, best.yaml, mistakes."""
 
 import csv
+import itertools
 import os
 import signal
 import subprocess
@@ -11,10 +12,15 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cclight.commands.tune.search import Parameter, read_search
+from cclight.errors import UsageError
 from tests import processes
 from tests.commands.conftest import config
 
-pytest.importorskip("optuna")
+pytest.importorskip("optuna", reason="needs the extra cclight[tune]")
+pytest.importorskip("matplotlib", reason="needs the extra cclight[tune]")
+from cclight.commands.tune.trial import Evaluation, Unusable
+
 WEIGHTS = Path(__file__).parents[1] / "assets" / "tiny.safetensors"
 GUIDANCE, START = "model.sampler.init_args.guidance", "model.sampler.init_args.t_start"
 
@@ -82,7 +88,9 @@ def test_a_killed_search_goes_on_and_best_yaml_is_the_best(folder):
     settings = yaml.safe_load((folder / "out" / "best.yaml").read_text())["model"]["sampler"]["init_args"]
     assert settings == {"guidance": float(best[GUIDANCE]), "t_start": float(best[START])}
     assert (folder / "out" / "objective.png").read_bytes().startswith(b"\x89PNG")
-    assert not (folder / "out" / "trials").exists()  # no run is left behind
+    left = {path.name for path in (folder / "out").iterdir()}
+    assert left == {"best.yaml", "trials.csv", "objective.png", "study.db", "study.db.locks"}  # no run, no picture
+    assert not (folder / "runs").exists()
 
     predict(folder, "--config", "out/best.yaml")
     metrics = yaml.safe_load((folder / "runs" / "mine" / "metrics.json").read_text())["metrics"]
@@ -135,6 +143,7 @@ def test_the_first_trial_is_the_configuration(folder, low, own):
         ({"objective": "psnr", "space": {"model.sampler.init_args.t_strat": {"low": 0.1, "high": 0.9}}}, "t_start"),
         ({"objective": "psnr", "trails": 4, "space": {START: {"low": 0.1, "high": 0.9}}}, "trails"),
         ({"objective": "psnr", "space": {}}, "space"),
+        ({"objective": "fid", "space": {START: {"low": 0.1, "high": 0.9}}}, "'fid'"),
     ],
 )
 def test_a_mistake_is_one_line_before_any_work(folder, search, words):
@@ -144,4 +153,84 @@ def test_a_mistake_is_one_line_before_any_work(folder, search, words):
     lines = result.stderr.strip().splitlines()
     assert words in lines[-1]
     assert "Traceback" not in result.stderr
-    assert not (folder / "out" / "best.yaml").exists()
+    assert not (folder / "out").exists()
+
+
+def read(folder, text, trials=None):
+    path = folder / "search.yaml"
+    path.write_text(text)
+    return read_search(path, trials)
+
+
+HUNDRED = "{low: 0.0, high: 1.0, count: 100}"
+
+
+def test_a_huge_grid_is_counted_and_not_listed(tmp_path):
+    """1e8 points: refused with their number, or, of the first few, taken one by one."""
+    space = "sampler: grid\nspace:\n" + "".join(f"  model.{name}: {HUNDRED}\n" for name in "abcd")
+    begin = time.perf_counter()
+    with pytest.raises(UsageError, match="100,000,000 points, and 10,000 are the most"):
+        read(tmp_path, space)
+    with pytest.raises(UsageError, match="100,000,000 points"):
+        read(tmp_path, space, trials=1_000_000)
+    search = read(tmp_path, space, trials=3)
+    assert search.size == 10**8
+    points = list(itertools.islice(search.grid(), search.trials))
+    assert [point["model.d"] for point in points] == [0.0, pytest.approx(1 / 99), pytest.approx(2 / 99)]
+    with pytest.raises(UsageError, match=r"model\.a\.count is 100,000,000, and 10,000 are the most"):
+        read(tmp_path, "sampler: grid\nspace: {model.a: {low: 0.0, high: 1.0, count: 100000000}}")
+    assert time.perf_counter() - begin < 2
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "is empty"),
+        ("- a\n", "holds a list"),
+        ("space: !tag x\n", "unknown tag"),
+        ("space: &a {b: *a}\n", "holds itself"),
+        ("objective: psnr\nobjective: lpips\nspace: {a: {values: [1]}}\n", "objective stands twice, in lines 1 and 2"),
+        ("space:\n  a: {low: 1, high: 2}\n  a: {low: 1, high: 3}\n", "a stands twice"),
+        ("space: {a: {low: .nan, high: 1}}\n", "got low: nan"),
+        ("space: {a: {low: 0, high: .inf}}\n", "high: inf"),
+        ("space: {a: {values: [1, .nan]}}\n", "finite numbers, words, true, false or null, got nan"),
+        ("constraint: {psnr: '>= nan'}\nspace: {a: {values: [1]}}\n", "got '>= nan'"),
+    ],
+)
+def test_a_damaged_search_is_one_line(tmp_path, text, words):
+    with pytest.raises(UsageError) as error:
+        read(tmp_path, text)
+    assert words in str(error.value)
+    assert "search.yaml" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_many_numbers_are_tried_at_their_ends_alone():
+    assert Parameter("a", (3, 1.0, 2, "word", None, True)).ends() == [3, 1.0, "word", None, True]
+    assert Parameter("a", ("x", "y")).ends() == ["x", "y"]
+
+
+def test_a_result_that_is_not_finite_is_a_reason(folder, monkeypatch):
+    """A metric that is NaN, and settings that restore nothing: neither is ever the best."""
+    monkeypatch.chdir(folder)
+    search = read_search(folder / "search.yaml")
+    evaluation = Evaluation(["--config=mine.yaml"], search)
+    evaluation.check()
+    assert evaluation.own is None
+    point = next(search.grid())
+    assert set(evaluation(point)) == {"psnr", "consistency", "nfe", "seconds"}
+    monkeypatch.setattr("cclight.metrics.image.PSNR.measure", lambda self, a, b: a.mean((1, 2, 3)) * float("nan"))
+    with pytest.raises(Unusable, match=r"psnr is unavailable: .*not finite"):
+        evaluation(point)
+    with pytest.raises(Unusable, match="None of the 2 images could be restored"):
+        evaluation({**point, GUIDANCE: 1e38})
+    assert sorted(path.name for path in folder.iterdir()) == ["mine.yaml", "search.yaml"]
+
+
+def test_a_file_of_ones_own_is_not_written_over(folder):
+    (folder / "out").mkdir()
+    (folder / "out" / "best.yaml").write_text("model: mine\n")
+    result = tune(folder)
+    assert result.returncode == 2
+    assert "out/best.yaml is there and is not a search's result: give another --output" in result.stderr
+    assert (folder / "out" / "best.yaml").read_text() == "model: mine\n"

@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import subprocess
 import sys
@@ -12,7 +13,6 @@ import torch
 from PIL import Image
 
 from cclight.data.datamodule import RestorationDataModule
-from cclight.data.loader import Decoded
 from cclight.data.noise import generator
 from cclight.data.sources import ImageFolder
 from cclight.operators.pixelwise import AveragePooling, Colorization, Denoising
@@ -28,6 +28,18 @@ def batches(data):
     data.prepare_data()
     data.setup("predict")
     return [data.on_after_batch_transfer(decoded, 0) for decoded in data.predict_dataloader()]
+
+
+class RestrictsSides(AveragePooling):
+    """Two pixels become one, of images with sides of 40 at most."""
+
+    def __init__(self):
+        super().__init__(2)
+
+    def check_images(self, shape):
+        super().check_images(shape)
+        if max(shape[-2:]) > 40:
+            raise ValueError(f"sides of 40 or less, got {shape[-2]}×{shape[-1]}: set data.image_size to less.")
 
 
 def module(source, operator=None, **arguments):
@@ -88,7 +100,7 @@ def test_float64_and_half_follow_the_trainer_precision(folder):
     data = module(ImageFolder(folder), noise_std=0.1)
     decoded = next(iter(data.predict_dataloader()))
     single, double = (
-        data.on_after_batch_transfer(Decoded(decoded.images.to(dtype), decoded.indices, decoded.names), 0)
+        data.on_after_batch_transfer(decoded._replace(images=decoded.images.to(dtype)), 0)
         for dtype in (torch.float32, torch.float64)
     )
     assert double.noise.dtype == double.measurement.dtype == torch.float64
@@ -123,9 +135,36 @@ def test_measurements_of_one_channel(tmp_path):
     assert batch.noise.shape == (1, 3, 8, 8)
 
 
-def test_measurements_of_wrong_channels(folder):
-    with pytest.raises(ValueError, match=r"Colorization makes .*\(1, 24, 32\), and p0 .*\(3, 24, 32\).*set data.channels"):
-        batches(module(ImageFolder(folder), Colorization(), measurements=True))
+@pytest.mark.parametrize(
+    ("operator", "reason"),
+    [
+        (Colorization(), r"Colorization makes .*\(1, 24, 32\), and this one has \(3, 24, 32\).*set data.channels"),
+        (RestrictsSides(), r"sides of 40 or less, got 48×64: cut or pad the measurement to a size that fits"),
+    ],
+)
+def test_a_measurement_that_does_not_fit_is_left_out_with_the_remedy(folder, operator, reason):
+    picture(7, 16, 16).save(folder / "p7.png")
+    data = module(ImageFolder(folder), operator, measurements=True)
+    with pytest.warns(UserWarning, match=r"p0 \(number 0\): .*" + reason):
+        found = batches(data)
+    assert [batch.index for batch in found] == ([[7]] if isinstance(operator, RestrictsSides) else [])
+    assert sorted(data.left_out) == list(range(8 - len(found)))
+    with pytest.raises(ValueError, match=reason):
+        batches(module(ImageFolder(folder), operator, measurements=True, on_error="raise"))
+
+
+def test_what_was_made_of_another_photograph_is_told_apart(folder):
+    contents = {i: c for batch in batches(module(ImageFolder(folder))) for i, c in zip(batch.index, batch.content, strict=True)}
+    assert len(set(contents.values())) == 7
+    assert module(ImageFolder(folder)).unchanged(contents) == set(range(7))
+    assert module(ImageFolder(folder), limit=3).unchanged(contents) == {0, 1, 2}
+    assert module(ImageFolder(folder)).unchanged({0: contents[0], 1: None}) == {0}
+    picture(3, 25).save(folder / "p2.png")
+    (folder / "p4.png").write_bytes(b"")
+    (folder / "p6.png").unlink()
+    assert module(ImageFolder(folder)).unchanged(contents) == {0, 1, 3, 5}
+    picture(0).save(folder / "a.png")  # sorts first: every number is another photograph's
+    assert module(ImageFolder(folder)).unchanged(contents) == set()
 
 
 # Bad input
@@ -185,8 +224,9 @@ def test_numbers_out_of_range(argument, value):
 
 
 def test_negative_noise():
-    with pytest.raises(ValueError, match=r"noise_std is a standard deviation, got -0\.1"):
-        module(Numbers(1), noise_std=-0.1)
+    for wrong in (-0.1, math.nan, math.inf):
+        with pytest.raises(ValueError, match=f"noise_std is a standard deviation, got {wrong}"):
+            module(Numbers(1), noise_std=wrong)
 
 
 # Under Lightning

@@ -3,6 +3,7 @@ import pickle
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 
 import imagecodecs
 import numpy as np
@@ -191,3 +192,22 @@ def test_open_sources_travel_to_spawned_workers(hub, folder):
     ):
         next(iter(source))
         assert numbers(pickle.loads(pickle.dumps(source)).shard()) == [(i, i) for i in range(7)]
+
+
+def test_a_photograph_is_known_by_its_name_and_content(folder):
+    def fingerprints():
+        return [entry.fingerprint() for entry in ImageFolder(folder)]
+
+    before = fingerprints()
+    assert fingerprints() == before
+    (folder / "p6.png").replace(folder / "q.png")
+    picture(5, 9).save(folder / "p5.png")
+    assert fingerprints()[:5] == before[:5]
+    assert not {*fingerprints()[5:]} & {*before}
+    entries = list(ImageFolder(folder))
+    (folder / "p0.png").unlink()
+    assert entries[0].fingerprint() == ""
+    # Of a source that gives no bytes, the pixels count.
+    alone = [replace(entry, content=None).fingerprint() for entry in entries[1:]]
+    assert alone == [replace(entry, content=None).fingerprint() for entry in entries[1:]]
+    assert len(set(alone)) == 6

@@ -48,6 +48,11 @@ def test_nothing_behind_the_last_one_is_looked_at(folder, listed):
     assert [entry.index for entry in Subset(Watched(folder.path), listed("1 3"))] == [0, 1]
 
 
+def test_a_photograph_is_known_by_the_same_content(folder, listed):
+    whole = [entry.fingerprint() for entry in folder]
+    assert [entry.fingerprint() for entry in Subset(folder, listed("1 3"))] == [whole[1], whole[3]]
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cclight.operators.base import LinearOperator, Operator, SpectralOperator
+from cclight.operators.circular import CircularBlur
 from cclight.operators.compose import Compose, LinearCompose
 from cclight.operators.iterative import MotionBlur
 from cclight.operators.jpeg import JPEG
@@ -31,6 +32,7 @@ SPECTRAL: dict[str, SpectralOperator] = {
     "box": Inpainting(Box(5)),
     "random": Inpainting(RandomPixels(0.6)),
     "free_form": Inpainting(FreeForm()),
+    "circular": CircularBlur(FixedKernel(torch.tensor([[0.0, 0.1, 0.0], [0.0, 0.7, 0.3], [0.0, 0.2, 0.1]]))),
     "colorization": Colorization(),
     "denoising": Denoising(),
 }

@@ -4,7 +4,7 @@ import pickle
 import pytest
 import torch
 
-from cclight.operators.base import LinearOperator
+from cclight.operators.base import LinearOperator, Operator
 from cclight.operators.compose import Compose, LinearCompose
 from cclight.operators.iterative import RandomProjection
 from cclight.operators.jpeg import JPEG
@@ -69,3 +69,25 @@ def test_copies_and_pickles():
         for twin in (copy.deepcopy(operator), pickle.loads(pickle.dumps(operator))):
             assert type(twin) is type(operator)
             assert torch.equal(twin(x), operator(x))
+
+
+class Weighted(Operator):
+    """A network of a kind: its weights lie on a device."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(3, 1, 1))
+
+    def forward(self, x):
+        return x * self.weight
+
+    def pinv(self, y):
+        return y / self.weight
+
+
+def test_images_are_checked_on_the_device_of_the_weights():
+    """There may be no GPU here: torch's meta device refuses the CPU's tensors as one would."""
+    operator = Compose([Weighted(), AveragePooling(4), BicubicDownsampling(2)]).to("meta")
+    operator.check_images((3, 16, 16))
+    with pytest.raises(ValueError, match="divisible by its factor 2, got 3×3"):
+        operator.check_images((3, 12, 12))

@@ -17,9 +17,9 @@ def to_levels(image):
     return ((image + 1) * 127.5).round()[0].permute(1, 2, 0).numpy().astype(int)
 
 
-def with_pillow(levels, quality):
+def with_pillow(levels, quality, **settings):
     file = io.BytesIO()
-    Image.fromarray(levels).save(file, "JPEG", quality=quality)
+    Image.fromarray(levels).save(file, "JPEG", quality=quality, **settings)
     return np.atleast_3d(np.asarray(Image.open(file))).astype(int)
 
 
@@ -31,6 +31,24 @@ def test_matches_pillow(quality, size):
     assert (difference <= 1).mean() > 0.99
     # libjpeg's fixed-point arithmetic is followed throughout: nothing but a rare rounding in float32 can differ.
     assert (difference == 0).mean() > 0.99
+
+
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
+@pytest.mark.parametrize("size", [(128, 128), (33, 47), (16, 5), (9, 4), (1, 1)])
+def test_matches_pillow_in_every_subsampling(subsampling, size):
+    for levels in (data.astronaut()[40:, 180:], np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)):
+        levels = np.ascontiguousarray(levels[: size[0], : size[1]])
+        ours = to_levels(JPEG(60, subsampling)(to_tensor(levels)))
+        assert (ours == with_pillow(levels, 60, subsampling=subsampling)).mean() > 0.99
+
+
+def test_takes_a_files_own_tables():
+    levels = np.ascontiguousarray(data.astronaut()[40:104, 180:250])
+    luminance, chrominance = [2 + k % 30 for k in range(64)], [3 + k // 2 for k in range(64)]
+    pillow = with_pillow(levels, -1, qtables=[luminance, chrominance])
+    assert (to_levels(JPEG(tables=[luminance, chrominance])(to_tensor(levels))) == pillow).mean() > 0.99
+    grey = np.ascontiguousarray(levels[..., 0])
+    assert (to_levels(JPEG(tables=[luminance])(to_tensor(grey))) == with_pillow(grey, -1, qtables=[luminance])).mean() > 0.99
 
 
 @pytest.mark.parametrize("quality", [10, 90])
@@ -72,5 +90,10 @@ def test_refuses_what_it_cannot_take():
     for quality in (0, 101):
         with pytest.raises(ValueError, match=f"quality from 1 to 100, got {quality}"):
             JPEG(quality)
+    with pytest.raises(ValueError, match="4:2:2, 4:2:0, got '4:1:1'"):
+        JPEG(10, "4:1:1")
+    for tables in ([[1] * 63], [[0] * 64], [], [[1] * 64] * 3):
+        with pytest.raises(ValueError, match="64 numbers from 1"):
+            JPEG(tables=tables)
     with pytest.raises(ValueError, match="1 or 3 channels, got 2"):
         JPEG()(torch.zeros(1, 2, 8, 8))

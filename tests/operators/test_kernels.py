@@ -97,6 +97,11 @@ def test_tensors_and_arrays_are_kernels():
 def test_refuses_settings_out_of_range():
     with pytest.raises(ValueError, match="length > 0"):
         LineKernel(0)
+    for kernel in (lambda: LineKernel(1e9), lambda: LineKernel(float("inf")), lambda: ShakeKernel(20_000)):
+        with pytest.raises(ValueError, match="at most 1000"):  # memory and time grow with the square
+            kernel()
+    with pytest.raises(ValueError, match="angle in degrees, got nan"):
+        LineKernel(3.0, float("nan"))
     with pytest.raises(ValueError, match="at least 1 pixel"):
         ShakeKernel(0)
     with pytest.raises(ValueError, match="negative values"):

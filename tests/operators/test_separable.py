@@ -132,5 +132,7 @@ def test_refuses_what_it_cannot_take():
         BicubicDownsampling(1)
     with pytest.raises(ValueError, match="sigma=0"):
         GaussianBlur(sigma=0.0)
+    with pytest.raises(ValueError, match="finite standard deviation > 0, got sigma=inf"):
+        GaussianBlur(sigma=float("inf"))
     with pytest.raises(ValueError, match="width=0"):
         UniformBlur(width=0)

@@ -1,129 +1,36 @@
+"""The run folder: whole files, records that survive a kill, and who may claim a name."""
+
 import json
-import os
 import signal
-import subprocess
-import sys
-import tempfile
-import textwrap
 import time
-from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
 from cclight.errors import RunError
-from cclight.runs.files import write_whole
 from cclight.runs.folder import RunFolder
-from cclight.runs.pictures import encode_picture, read_png, to_uint8
-
-CONFIG = "model: {steps: 5}\nmetrics: {}\ntrainer: {devices: 1, precision: 32-true}\ndata: {batch_size: 4, seed: 0}\n"
+from tests.runs.conftest import CONFIG, finish, python, reopened
 
 
-@pytest.fixture
-def run(tmp_path):
-    run = RunFolder("sr", root=str(tmp_path))
-    run.open(CONFIG)
-    yield run
-    run.close()
-
-
-def reopened(run, config=CONFIG, **options):
-    run.close()
-    other = RunFolder(run.path.name, root=str(run.path.parent), **options)
-    other.open(config)
-    return other
-
-
-def python(code, *arguments):
-    """Another process that runs the code with sys.argv[1:] = arguments."""
-    return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)], stdout=-1, stderr=-1, text=True
-    )
-
-
-def finish(run, *indices):
-    for index in indices:
-        run.write_image("restored", index, f"photo{index}", torch.zeros(3, 4, 4))
-    run.append({"index": index, "name": f"photo{index}", "psnr": 20.0 + index} for index in indices)
-
-
-@pytest.fixture
-def plain_users_folder():
-    """An empty folder and a user who is not root, for the length of a test: root may write everywhere."""
-    root = os.geteuid() == 0
-    with tempfile.TemporaryDirectory() as folder:
-        if root:
-            os.chown(folder, 65534, 65534)
-            os.seteuid(65534)
-        try:
-            yield Path(folder)
-        finally:
-            if root:
-                os.seteuid(0)
-
-
-class TestPictures:
-    def test_rounds_to_the_nearest_level(self):
-        levels = torch.arange(256, dtype=torch.float64) / 127.5 - 1
-        off = 0.49 / 127.5
-        assert torch.equal(to_uint8(levels + off), torch.arange(256, dtype=torch.uint8))
-        assert torch.equal(to_uint8(levels - off), torch.arange(256, dtype=torch.uint8))
-        assert to_uint8(torch.tensor([-1.7, 1.7])).tolist() == [0, 255]
-
-    @pytest.mark.parametrize("channels", [1, 3])
-    def test_what_is_read_is_what_was_written(self, run, channels):
-        image = torch.randint(0, 256, (channels, 5, 7), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-        assert torch.equal(read_png(run.write_image("clean", 3, "a", image)), image)
-
-    def test_other_channels_lie_side_by_side(self, tmp_path):
-        (tmp_path / "two.png").write_bytes(encode_picture(torch.tensor([[[0, 1]], [[2, 3]]], dtype=torch.uint8)))
-        assert read_png(tmp_path / "two.png").tolist() == [[[0, 1, 2, 3]]]
-
-    @pytest.mark.parametrize(
-        ("index", "name", "expected"),
-        [
-            (7, "astronaut", "00007_astronaut.png"),
-            (7, "astronaut.JPG", "00007_astronaut.png"),
-            (123456, "../../etc/passwd", "123456_passwd.png"),
-            (0, "a b/c:d", "00000_c_d.png"),
-            (1, "v1.5", "00001_v1.5.png"),
-            (2, "", "00002.png"),
-            (3, "ü" * 300, f"00003_{'ü' * 60}.png"),
-        ],
-    )
-    def test_names(self, run, index, name, expected):
-        assert run.file("restored", index, name) == run.path / "restored" / expected
-        run.write_image("restored", index, name, torch.zeros(3, 2, 2))
+@pytest.mark.parametrize(
+    ("index", "name", "expected"),
+    [
+        (7, "astronaut", "00007_astronaut.png"),
+        (7, "astronaut.JPG", "00007_astronaut.png"),
+        (123456, "../../etc/passwd", "123456_passwd.png"),
+        (0, "a b/c:d", "00000_c_d.png"),
+        (1, "v1.5", "00001_v1.5.png"),
+        (2, "", "00002.png"),
+        (3, "ü" * 300, f"00003_{'ü' * 60}.png"),
+    ],
+)
+def test_a_picture_is_called_by_number_and_name(run, index, name, expected):
+    assert run.file("restored", index, name) == run.path / "restored" / expected
+    run.write_image("restored", index, name, torch.zeros(3, 2, 2))
 
 
 class TestWriting:
-    def test_replaces_and_leaves_nothing_else(self, tmp_path):
-        write_whole(tmp_path / "a", b"old")
-        write_whole(tmp_path / "a", b"new")
-        assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("a", b"new")]
-
-    def test_a_full_disk_keeps_what_is_there(self, tmp_path):
-        # A limit on the size of files fails in the middle of a write, as a full disk does.
-        code = """
-            import resource, sys
-            from pathlib import Path
-            from cclight.errors import RunError
-            from cclight.runs.files import write_whole
-            path = Path(sys.argv[1])
-            write_whole(path, b"old")
-            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-            try:
-                write_whole(path, bytes(5000))
-            except RunError as error:
-                print(error)
-        """
-        out, err = python(code, tmp_path / "a").communicate(timeout=60)
-        assert "Could not write" in out, err
-        assert "finished images are kept" in out
-        assert out.count("\n") == 1
-        assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("a", b"old")]
-
     def test_a_kill_leaves_whole_files_only(self, tmp_path):
         code = """
             import sys, torch
@@ -170,8 +77,10 @@ class TestWriting:
         finish(run, 0)
         (run.path / "metrics.json").write_text("{}")
         run.close()
-        (run.path / ".lock").chmod(0o444 if lock == "read only" else 0o644)
-        for folder in (run.path / "restored", run.path / "records", run.path):
+        locks = run.path / ".locks"
+        for file in locks.iterdir():
+            file.chmod(0o444 if lock == "read only" else 0o644)
+        for folder in (locks, run.path / "restored", run.path / "records", run.path):
             folder.chmod(0o555)
         with pytest.raises(RunError) as caught:
             RunFolder("sr", root=str(plain_users_folder), **options).open(CONFIG)
@@ -179,8 +88,10 @@ class TestWriting:
         assert str(run.path) in str(caught.value)
         assert list(run.finished()) == [0]
         assert (run.path / "metrics.json").exists()
-        run.path.chmod(0o755)
-        (run.path / ".lock").chmod(0o644)
+        for folder in (locks, run.path / "records", run.path):
+            folder.chmod(0o755)
+        for file in locks.iterdir():
+            file.chmod(0o644)
         again = RunFolder("sr", root=str(plain_users_folder), resume=True)
         again.open(CONFIG)  # the refusal holds no lock
         again.close()
@@ -231,7 +142,20 @@ class TestRecords:
         run.append([{"index": 4, "name": "a", "failed": "NaN"}])
         assert list(run.finished()) == [4]
 
-    @pytest.mark.parametrize("half", ['{"index": 9, "na', '{"index": 9', "{", "\x00\x00\x00", '{"index": 9}', "[9]", "9"])
+    @pytest.mark.parametrize(
+        "half",
+        [
+            '{"index": 9, "na',
+            '{"index": 9',
+            "{",
+            "\x00\x00\x00",
+            '{"index": 9}',
+            "[9]",
+            "9",
+            '{"index": "9", "name": "a"}',
+            "[" * 99999,
+        ],
+    )
     def test_half_a_line_is_ignored_and_closed_off(self, run, half):
         finish(run, 0)
         run.close()
@@ -321,116 +245,101 @@ class TestClaim:
         assert list(run.finished()) == [0]
         again = reopened(run, resume=True)
         assert list(again.finished()) == [0]
+        assert (run.path / "metrics.json").exists()  # still whole, should what comes next fail
+        finish(again, 1)
         assert not (run.path / "metrics.json").exists()
         again.close()
 
-    def test_overwrite_deletes_results_and_nothing_else(self, run):
+    def test_overwrite_deletes_what_the_run_wrote_and_nothing_else(self, run):
         finish(run, 0)
+        run.write_image("clean", 0, "photo0", torch.zeros(3, 4, 4))
         (run.path / "metrics.json").write_text("{}")
-        (run.path / "my notes.txt").write_text("keep")
+        mine = ["my notes.txt", "clean/wedding.png", "restored/.hidden.tmp", "records/list.txt"]
+        for name in mine:
+            (run.path / name).write_text("keep")
         again = reopened(run, "model: {steps: 99}", overwrite=True)
         assert again.finished() == {}
-        assert sorted(p.name for p in run.path.iterdir()) == [".lock", "config.yaml", "my notes.txt", "records"]
+        left = {
+            str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file() and ".locks" not in path.parts
+        }
+        assert left == {"config.yaml", "records/files.json", *mine}
         again.close()
 
-    def test_results_of_unknown_origin_are_refused(self, run):
+    @pytest.mark.parametrize("options", [{}, {"resume": True}, {"overwrite": True}], ids=str)
+    @pytest.mark.parametrize("file", ["clean/wedding.jpg", "config.yaml", "metrics.json", "notes.txt"])
+    def test_a_folder_that_is_no_run_is_refused_and_untouched(self, tmp_path, options, file):
+        (tmp_path / "mine" / file).parent.mkdir(parents=True)
+        (tmp_path / "mine" / file).write_text("keep")
+        with pytest.raises(RunError, match=r"mine is no run of cclight and holds other files .*choose another run\.name"):
+            RunFolder("mine", root=str(tmp_path), **options).open(CONFIG)
+        assert [str(path.relative_to(tmp_path / "mine")) for path in (tmp_path / "mine").rglob("*") if path.is_file()] == [file]
+
+    @pytest.mark.parametrize("name", ["../up", "..", ".", "", "/tmp/absolute", "a/../../b", "C:\\run", "..\\up"])
+    def test_a_name_that_leads_elsewhere_is_refused(self, tmp_path, name):
+        root = tmp_path / "root"
+        with pytest.raises(RunError, match=r"run\.name names a folder inside run\.root, got"):
+            RunFolder(name, root=str(root), overwrite=True).open(CONFIG)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_names_may_be_nested(self, tmp_path):
+        run = RunFolder("sr/first", root=str(tmp_path))
+        run.open(CONFIG)
+        run.close()
+        assert (tmp_path / "sr" / "first" / "config.yaml").is_file()
+
+    @pytest.mark.parametrize("failed", [False, True])
+    def test_a_try_that_restored_nothing_claims_no_name(self, run, failed):
+        if failed:
+            run.write_image("measurement", 0, "a", torch.zeros(3, 4, 4))
+            run.append([{"index": 0, "name": "a", "failed": "NaN"}])
+        again = reopened(run, "model: {steps: 99}")
+        assert (run.path / "config.yaml").read_text() == "model: {steps: 99}"
+        assert again.finished() == {}
+        assert not list(run.path.rglob("*.png"))
+        again.close()
+
+    def test_an_abandoned_try_leaves_nothing_unless_an_image_was_finished(self, run, tmp_path):
+        run.abandon()
+        assert list(tmp_path.iterdir()) == []
+        again = reopened(run)
+        finish(again, 0)
+        again.abandon()
+        assert list(again.finished()) == [0]
+        reopened(again).close()
+
+    def test_a_damaged_configuration_is_refused_in_a_line(self, run):
         finish(run, 0)
-        (run.path / "config.yaml").unlink()
-        with pytest.raises(RunError, match=r"without their config\.yaml.*run\.overwrite"):
+        (run.path / "config.yaml").write_text("!!python/object:x {")
+        with pytest.raises(RunError, match=r"its config\.yaml cannot be read.*run\.overwrite") as caught:
             reopened(run)
+        assert "\n" not in str(caught.value)
+
+    def test_a_file_of_the_configuration_that_has_changed_is_refused_and_named(self, run, tmp_path):
+        mask = tmp_path / "mask.png"
+        mask.write_bytes(b"old")
+        config = f"operator: {{masks: [{{path: {mask}}}]}}"
+        again = reopened(run, config)
+        finish(again, 0)
+        mask.write_bytes(b"old")  # another time, the same content
+        again = reopened(again, config)
+        mask.write_bytes(b"new")
+        with pytest.raises(RunError, match=rf"{mask} \(operator\.masks\.0\.path\) is no longer what it was"):
+            reopened(again, config)
+        reopened(again, config, overwrite=True).close()
+
+    def test_what_does_not_fit_is_forgotten_with_its_pictures(self, run):
+        finish(run, 0, 1, 2)
+        run.write_image("clean", 3, "stale", torch.zeros(3, 4, 4))
+        (run.path / "clean" / "mine.png").write_text("keep")
+        run.keep({0, 2})
+        assert list(run.finished()) == [0, 2]
+        left = sorted(path.name for path in run.path.rglob("*.png"))
+        assert left == ["00000_photo0.png", "00002_photo2.png", "mine.png"]
+        finish(run, 1)
+        assert list(reopened(run).finished()) == [0, 1, 2]
 
     def test_json_of_a_refused_folder_is_untouched(self, run):
         (run.path / "metrics.json").write_text(json.dumps({"images": 3}))
         with pytest.raises(RunError):
             reopened(run)
         assert json.loads((run.path / "metrics.json").read_text()) == {"images": 3}
-
-
-HOLDER = """
-    import os, sys, time
-    from cclight.runs.folder import RunFolder
-    run = RunFolder("sr", root=sys.argv[1])
-    rank = int(sys.argv[2])
-    run.open("a: 1") if rank == 0 else run.join(rank)
-    print("ready", flush=True)
-    while True:
-        time.sleep(0.2)
-        if rank > 0:
-            run.append([{"index": 1000 + rank, "name": "x"}])
-"""
-
-
-@pytest.fixture
-def holder(tmp_path):
-    """Start a process that holds the folder as some rank until it is killed."""
-    processes = []
-
-    def start(rank=0):
-        process = python(HOLDER, tmp_path, rank)
-        processes.append(process)
-        assert process.stdout.readline() == "ready\n", process.stderr.read()
-        return process
-
-    yield start
-    for process in processes:
-        process.kill()
-        process.communicate()
-
-
-class TestLock:
-    def test_two_runs_in_one_folder_are_refused(self, tmp_path, holder):
-        process = holder()
-        with pytest.raises(RunError, match=rf"in use by process {process.pid} on .*: wait .* run\.name"):
-            RunFolder("sr", root=str(tmp_path), overwrite=True).open("a: 1")
-
-    def test_two_runs_of_one_process_too(self, run):
-        with pytest.raises(RunError, match="in use"):
-            RunFolder("sr", root=str(run.path.parent)).open(CONFIG)
-        # ... and the refusal has not let go of the first one's lock.
-        code = """
-            import sys
-            from cclight.errors import RunError
-            from cclight.runs.folder import RunFolder
-            try:
-                RunFolder("sr", root=sys.argv[1]).open("a: 1")
-            except RunError as error:
-                print(error)
-        """
-        assert f"in use by process {os.getpid()}" in python(code, run.path.parent).communicate(timeout=60)[0]
-
-    def test_a_killed_run_does_not_block(self, tmp_path, holder):
-        process = holder()
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        run = RunFolder("sr", root=str(tmp_path))
-        run.open("a: 1")
-        run.close()
-
-    def test_ranks_that_outlive_rank_0_stop_and_are_waited_for(self, tmp_path, holder):
-        first, second = holder(), holder(rank=1)
-        first.send_signal(signal.SIGKILL)
-        first.wait()
-        time.sleep(0.5)
-        assert second.poll() is None  # what it still does counts
-        run = RunFolder("sr", root=str(tmp_path))
-        run.open("a: 1")
-        assert second.wait(timeout=10) != 0
-        assert list(run.finished()) == [1001]
-        assert f"Rank 1 stops: process {os.getpid()}" in second.stderr.read()
-        run.close()
-
-    def test_a_rank_that_does_not_share_the_folder_is_told(self, tmp_path):
-        with pytest.raises(RunError, match=r"Rank 3 does not see the run folder .* file system that all"):
-            RunFolder("sr", root=str(tmp_path)).join(3)
-
-    def test_a_worker_process_neither_keeps_nor_frees_it(self, run):
-        worker = os.fork()
-        if worker == 0:
-            os._exit(0)  # its descriptors close with it
-        os.waitpid(worker, 0)
-        code = """
-            import sys
-            from cclight.runs.folder import RunFolder
-            RunFolder("sr", root=sys.argv[1]).open("a: 1")
-        """
-        assert "in use" in python(code, run.path.parent).communicate(timeout=60)[1]

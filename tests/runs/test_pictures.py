@@ -95,3 +95,22 @@ def test_jpeg_keeps_colours_close(tmp_path):
 def test_what_a_format_cannot_hold_is_refused(options, words):
     with pytest.raises(ValueError, match=words):
         encode_picture(IMAGE, **options)
+
+
+def test_rounds_to_the_nearest_level():
+    levels = torch.arange(256, dtype=torch.float64) / 127.5 - 1
+    off = 0.49 / 127.5
+    assert torch.equal(to_uint8(levels + off), torch.arange(256, dtype=torch.uint8))
+    assert torch.equal(to_uint8(levels - off), torch.arange(256, dtype=torch.uint8))
+    assert to_uint8(torch.tensor([-1.7, 1.7])).tolist() == [0, 255]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_is_read_is_what_was_written(run, channels):
+    image = torch.randint(0, 256, (channels, 5, 7), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    assert torch.equal(read_png(run.write_image("clean", 3, "a", image)), image)
+
+
+def test_other_channels_lie_side_by_side(tmp_path):
+    (tmp_path / "two.png").write_bytes(encode_picture(torch.tensor([[[0, 1]], [[2, 3]]], dtype=torch.uint8)))
+    assert read_png(tmp_path / "two.png").tolist() == [[[0, 1, 2, 3]]]

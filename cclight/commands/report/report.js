@@ -53,6 +53,7 @@ function summary() {
     const reasons = new Set(metric.unavailable.filter((reason) => reason));
     for (const reason of reasons) notes.push(`${metric.title ?? metric.name} is unavailable: ${reason}.`);
   }
+  for (const metric of data.metrics.filter((one) => !one.comparable)) notes.push(`${metric.titles.join(" and ")} do not compare.`);
   if (data.metrics.some((metric) => metric.intervals.some((interval) => interval))) notes.push("Small: the 95 % interval of the mean over images.");
   find("notes").append(...notes.map((note) => make("li", {}, note)));
 }
@@ -107,7 +108,7 @@ class Card {
       side.tag.textContent = choice.label;
       side.picture.hidden = place == null;
       side.missing.hidden = place != null;
-      side.missing.textContent = place == null ? `${choice.label}: ${failed ?? "this picture was not saved"}` : "";
+      side.missing.textContent = place == null ? `${choice.label}: ${failed ?? "there is no such picture"}` : "";
       side.picture.alt = `${this.row.name}, ${choice.kind === "restored" ? `restored by ${choice.label}` : choice.label}`;
       if (place == null) side.picture.removeAttribute("src");
       else side.picture.src = data.pictures[place];
@@ -228,6 +229,16 @@ function sliders() {
   });
   for (const image of data.images) cards.set(image.row, new Card(image));
   showSides();
+  legend();
+}
+
+/** What the colours of the maps mean, where there are maps. */
+function legend() {
+  if (!data.choices.some((choice) => choice.kind === "map")) return;
+  const { net, brightest } = data.legend;
+  find("legend").hidden = false;
+  const scale = make("i", { role: "img", "aria-label": "black over red and yellow to white" });
+  find("legend").append(`Difference to the eye, LPIPS' distance (${net}) of each pixel: 0`, scale, `${brightest} or more; 0.1 is hardly seen, 0.5 is plain.`);
 }
 
 // The order, of the sliders and of the table
@@ -241,7 +252,7 @@ function valueCell(row, metric, run) {
   if (value == null) return make("td", { class: ["none", edge].filter(Boolean).join(" ") }, row.failed[run] ? "failed" : "–");
   const known = row.values[metric.name].filter((other) => other != null);
   const best = metric.direction === "lower" ? Math.min(...known) : Math.max(...known);
-  return make("td", { class: edge }, number(metric, value, several && value === best && Math.min(...known) < Math.max(...known)));
+  return make("td", { class: edge }, number(metric, value, several && metric.comparable && value === best && Math.min(...known) < Math.max(...known)));
 }
 
 /** The places of the rows that the filter lets through, in order; those without the value come last. */
@@ -320,7 +331,7 @@ function orders() {
 function failures() {
   const lines = data.rows.flatMap((row) => row.failed.map((reason, run) => reason && `${data.runs[run].label}: image ${row.index} (${row.name}) failed: ${reason}`));
   for (const run of data.runs) lines.push(...run.left_out.map((image) => `${run.label}: image ${image.index} was left out: ${image.reason}`));
-  const kept = lines.filter((line) => line);
+  const kept = [...lines.filter((line) => line), ...data.notes];
   find("failures").hidden = !kept.length;
   find("failure-list").append(...kept.map((line) => make("li", {}, line)));
 }

@@ -20,12 +20,14 @@ from __future__ import annotations
 import itertools
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
+from cclight.configs import read_config
 from cclight.errors import UsageError, suggestion
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 Point = dict[str, Any]
 SAMPLERS = ("tpe", "random", "grid")
+MOST = 10_000  # points of a grid, or values of a parameter: more are a mistake, and Optuna is slow with them
 
 
 @dataclass(frozen=True)
@@ -89,8 +92,11 @@ class Parameter:
         return [min(max(point, self.low), self.high) for point in points]
 
     def ends(self) -> list[Any]:
-        """The values to try for whether the setting takes them at all: every choice, or both ends of the range."""
-        return list(self.values) or [self.low, self.high]
+        """The values to try for whether the setting takes them at all: both ends, and every choice that is no number."""
+        numbers = [value for value in self.values if isinstance(value, (int, float)) and not isinstance(value, bool)]
+        if not numbers:
+            return list(self.values) or [self.low, self.high]
+        return [value for value in self.values if value not in numbers or value in (min(numbers), max(numbers))]
 
 
 @dataclass(frozen=True)
@@ -135,10 +141,15 @@ class Search:
     trials: int = 40
     seed: int = 0
 
-    def grid(self) -> list[Point]:
-        """All points of a grid, the last parameter varying fastest."""
+    @property
+    def size(self) -> int:
+        """How many points the grid has."""
+        return math.prod(len(parameter.grid()) for parameter in self.space)
+
+    def grid(self) -> Iterator[Point]:
+        """All points of a grid, one by one, the last parameter varying fastest."""
         keys = [parameter.key for parameter in self.space]
-        return [dict(zip(keys, point, strict=True)) for point in itertools.product(*(p.grid() for p in self.space))]
+        return (dict(zip(keys, point, strict=True)) for point in itertools.product(*(p.grid() for p in self.space)))
 
 
 def read_search(path: Path, trials: int | None = None) -> Search:
@@ -152,8 +163,8 @@ def read_search(path: Path, trials: int | None = None) -> Search:
         UsageError: for whatever is wrong with it, in one line.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+        content = yaml.safe_load(read_config(path))
+    except yaml.YAMLError as error:
         raise UsageError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
     try:
         return _search(content, trials)
@@ -183,7 +194,11 @@ def _search(content: Any, trials: int | None) -> Search:
         _count("seed", content.get("seed"), 0, least=0),
     )
     if sampler == "grid":
-        whole, asked = len(search.grid()), trials if trials is not None else content.get("trials")
+        whole, asked = search.size, trials if trials is not None else content.get("trials")
+        if (search.trials if asked is not None else whole) > MOST and whole > MOST:
+            raise ValueError(
+                f"the grid has {whole:,} points, and {MOST:,} are the most: give fewer values, or trials to take only the first"
+            )
         search = Search(**{**vars(search), "trials": whole if asked is None else min(whole, search.trials)})
     return search
 
@@ -196,8 +211,11 @@ def _parameter(key: str, entry: Any, sampler: str) -> Parameter:
         values = entry["values"]
         if not isinstance(values, list) or not values:
             raise ValueError(f"{key}.values is a list of one value or more, got {values!r}")
-        if odd := [value for value in values if isinstance(value, (dict, list))]:
-            raise ValueError(f"{key}.values are numbers, words, true, false or null, got {odd[0]!r}")
+        if len(values) > MOST:
+            raise ValueError(f"{key}.values are {len(values):,}, and {MOST:,} are the most")
+        endless = [value for value in values if isinstance(value, float) and not math.isfinite(value)]
+        if odd := endless + [value for value in values if isinstance(value, (dict, list))]:
+            raise ValueError(f"{key}.values are finite numbers, words, true, false or null, got {odd[0]!r}")
         if len({repr(value) for value in values}) < len(values):
             raise ValueError(f"{key}.values holds a value twice: {values!r}")
         return Parameter(key, tuple(values))
@@ -216,6 +234,8 @@ def _parameter(key: str, entry: Any, sampler: str) -> Parameter:
     count = entry.get("count")
     if sampler == "grid" and not (type(count) is int and count >= 2):
         raise ValueError(f"{key} is a range, of which a grid takes points: give values, or count (2 or more), got {count!r}")
+    if type(count) is int and count > MOST:
+        raise ValueError(f"{key}.count is {count:,}, and {MOST:,} are the most")
     if not (isinstance(low, int) and isinstance(high, int)):
         low, high = float(low), float(high)
     return Parameter(key, (), low, high, log, count)

@@ -87,7 +87,9 @@ class SharedStudy:
         while True:
             with self._turn:
                 self._bury()
-                done, running = len(self.done()), len(self._in_state("RUNNING"))
+                # In one look: another process may tell a trial at any time, which then must not be missed on both sides.
+                states = [trial.state.name for trial in self._study.get_trials(deepcopy=False)]
+                done, running = states.count("COMPLETE") + states.count("PRUNED"), states.count("RUNNING")
                 trial = self._ask() if done + running < self.search.trials else None
                 if trial is not None:
                     self._held[trial.number] = FileLock(self._locks / str(trial.number))
@@ -148,15 +150,15 @@ class SharedStudy:
         import optuna
 
         trials = self._study.get_trials(deepcopy=False)
-        seed = self.search.seed + len(trials)
+        seed = (self.search.seed + len(trials)) % 2**32
         if self.search.sampler == "tpe":
             at_random = min(10, self.search.trials // 3)
             self._study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=at_random)
         else:
             self._study.sampler = optuna.samplers.RandomSampler(seed=seed)
         if self.search.sampler == "grid" and not self._in_state("WAITING"):
-            taken = [_point(trial) for trial in self._in_state("RUNNING", "COMPLETE", "PRUNED")]
-            self._study.enqueue_trial(next(point for point in self.search.grid() if point not in taken))
+            taken = {_key(_point(trial)) for trial in self._in_state("RUNNING", "COMPLETE", "PRUNED")}
+            self._study.enqueue_trial(next(point for point in self.search.grid() if _key(point) not in taken))
         return self._study.ask()
 
 
@@ -169,12 +171,13 @@ def import_optuna() -> Any:
     """Optuna, quiet.
 
     Raises:
-        UsageError: when it is not installed.
+        UsageError: when it, or matplotlib for the picture at the end, is not installed.
     """
     try:
+        import matplotlib  # noqa: F401 - missed now, not after the last trial
         import optuna
     except ImportError as error:
-        raise UsageError(f"it needs Optuna ({error}): pip install 'cclight[tune]'") from error
+        raise UsageError(f"it needs Optuna and matplotlib ({error}): pip install 'cclight[tune]'") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
 
@@ -256,3 +259,7 @@ def _storage(path: Path) -> BaseStorage:
 def _point(trial: FrozenTrial) -> Point:
     """A trial's point; one that has only been lined up knows it as fixed parameters."""
     return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+
+
+def _key(point: Point) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((key, repr(value)) for key, value in point.items()))

@@ -1,0 +1,135 @@
+"""Every packaged sampler on every spectral operator under growing noise, beside DDRM and the measurement itself.
+
+python benchmarks/noise_levels.py [FOLDER]
+
+The embedded prior, the photographs of a folder (six of scikit-image's without one) at --size pixels, PSNR in dB. A cell is marked
+where it lies more than 0.5 dB under DDRM's with 20 steps (-), or under the measurement itself, enlarged where it is smaller (!).
+Settings are those of the packaged configurations, and the samplers' own where there is none; nothing is chosen here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from cclight import (
+    DDRM,
+    DPS,
+    OTODE,
+    AveragePooling,
+    BicubicDownsampling,
+    Box,
+    Colorization,
+    Conjugate,
+    ConjugateHeun,
+    ConjugateMoments,
+    Denoising,
+    DiffPIR,
+    GaussianBlur,
+    ImageFolder,
+    Inpainting,
+    OTPath,
+    PiGDM,
+    PnPFlow,
+    RandomPixels,
+    REDDiff,
+    SamplePhotographs,
+    Sampler,
+    SmallPrior,
+    Source,
+    SpectralOperator,
+    UniformBlur,
+    Velocity,
+    recipe,
+)
+from cclight.data.preprocessing import Preprocessing
+
+LEVELS = (0.0, 0.01, 0.05, 0.2)
+ALLOWED = 0.5
+
+
+def operators(size: int) -> dict[str, SpectralOperator]:
+    """One of each kind."""
+    return {
+        "bicubic ×4": BicubicDownsampling(4),
+        "pooling ×4": AveragePooling(4),
+        "Gaussian blur 3": GaussianBlur(),
+        "uniform blur 9": UniformBlur(),
+        "box": Inpainting(Box(size // 4), fill=True),
+        "random 70 %": Inpainting(RandomPixels(0.7)),
+        "grey": Colorization(),
+        "noise alone": Denoising(),
+    }
+
+
+def samplers() -> dict[str, Sampler]:
+    """The packaged ones; those that only a flow suits run on one."""
+    deblur = recipe("deblur").sampler
+    assert isinstance(deblur, Conjugate)
+    return {
+        "DDRM": DDRM(20),
+        "Conjugate": deblur,
+        "Heun": ConjugateHeun(3, deblur.guidance, deblur.t_start, schedule=deblur.schedule),
+        "Moments": ConjugateMoments(5, t_start=0.629),
+        "PiGDM": PiGDM(20),
+        "OTODE": OTODE(20),
+        "DiffPIR": DiffPIR(20),
+        "REDDiff": REDDiff(100),
+        "PnPFlow": PnPFlow(20, samples=1),
+        "DPS": DPS(100),
+    }
+
+
+def psnr(image: Tensor, clean: Tensor) -> float:
+    """The mean over images in dB."""
+    return float((10 * torch.log10(4 / (image.clamp(-1, 1) - clean).square().mean(dim=(1, 2, 3)))).mean())
+
+
+def look(y: Tensor, clean: Tensor) -> Tensor:
+    """The measurement as a picture of the image's size."""
+    picture = y.expand(-1, clean.shape[1], -1, -1)
+    return picture if picture.shape == clean.shape else interpolate(picture, tuple(clean.shape[-2:]), mode="bicubic")
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("folder", nargs="?", help="photographs; scikit-image's without it")
+    parser.add_argument("--size", type=int, default=128, help="side of the images in pixels (128)")
+    parser.add_argument("--limit", type=int, default=6, help="how many photographs (6)")
+    parser.add_argument("--only", nargs="+", choices=tuple(samplers()), help="samplers; all without it")
+    parser.add_argument("--output", type=Path, help="write the numbers there as JSON")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    source: Source = ImageFolder(options.folder) if options.folder else SamplePhotographs()
+    prepare = Preprocessing((options.size, options.size))
+    clean = torch.stack([prepare(photograph) for photograph in source.shard(limit=options.limit)])
+    chosen = {name: s for name, s in samplers().items() if not options.only or name in ("DDRM", *options.only)}
+    priors = SmallPrior(), SmallPrior(path=OTPath(), parameterization=Velocity())
+    print(f"| operator | σ_y | measurement | {' | '.join(chosen)} |\n|---|---|---|{'---|' * len(chosen)}", flush=True)
+    rows = []
+    for name, operator in operators(options.size).items():
+        for level in LEVELS:
+            y = operator(clean)
+            y = y + level * torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
+            given = psnr(look(y, clean), clean)
+            found = {}
+            for title, sampler in chosen.items():
+                prior = priors[title in ("OTODE", "PnPFlow")]
+                found[title] = psnr(sampler.sample(prior, operator, y, noise_std=level).image, clean)
+            least = found["DDRM"] - ALLOWED
+            cells = [f"{v:.1f}{'' if v >= least else '-'}{'' if v >= given else '!'}" for v in found.values()]
+            print(f"| {name} | {level:g} | {given:.1f} | {' | '.join(cells)} |", flush=True)
+            rows.append({"operator": name, "noise_std": level, "measurement": given, **found})
+    if options.output:
+        options.output.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

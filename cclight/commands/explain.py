@@ -1,0 +1,112 @@
+"""What jsonargparse complains of, in one line that a user can act on."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable
+
+import cclight
+from cclight.errors import suggestion
+
+_KEY = r'Parser key "([\w.]+)"'
+
+# What a key takes, by its last word, and what a class is called that stands where another is taken.
+_BASES = {
+    "sampler": "Sampler",
+    "operator": "Operator",
+    "operators": "Operator",
+    "prior": "Prior",
+    "source": "Source",
+    "reference": "Source",
+    "mask": "Mask",
+    "kernel": "Kernel",
+    "path": "GaussianPath",
+    "parameterization": "Parameterization",
+    "per_image": "ImageMetric",
+    "network": "Inception",
+}
+_NOUNS = {
+    "Sampler": "sampler",
+    "Operator": "operator",
+    "Prior": "prior",
+    "Source": "source",
+    "Mask": "mask",
+    "Kernel": "blur kernel",
+    "GaussianPath": "path",
+    "Parameterization": "parameterization",
+    "ImageMetric": "metric",
+    "Inception": "network",
+}
+
+
+def explain(error: str, options: Iterable[str] = (), config: str = "sr.yaml") -> str:
+    """A jsonargparse error as one line, with a suggestion where a name seems to be misspelt.
+
+    Args:
+        error: the message.
+        options: what the command line takes, such as `--run.name`.
+        config: a packaged configuration to begin with; empty where the command takes none.
+    """
+    line = " ".join(error.split())
+    # Of an optional value's two complaints the second, that it is not None, is no news.
+    union = r"Does not validate against any .*?Errors: - (.*?) - Expected a <class 'NoneType'>.*?Given value: "
+    union += r"((?!Namespace)[^{\[(]{,60})?.*"
+    line = re.sub(union, lambda match: match[1] + (f", got {match[2]}" if match[2] else ""), line)
+    line = re.sub(r"Does not validate against any of the Union subtypes Subtypes: \[[^\]]*\] Errors: - ", "", line)
+    line = re.sub(r"- Expected a path but (?!\S+\.(?:ya?ml|json)\b).*? either not accessible or invalid - ", "", line)
+    line = line.removesuffix(", got NestedArg")
+    while (shorter := re.sub(rf"{_KEY}: Problem with given class_path '[^']+': {_KEY}", r'Parser key "\1.\2"', line)) != line:
+        line = shorter
+    if match := re.search(r"unrecognized arguments: (-\S+)", line):
+        option = match[1].partition("=")[0]
+        longer = sorted((known for known in options if known.startswith(option)), key=len)
+        one = longer and all(known.startswith(longer[0]) for known in longer)
+        meant = f": did you mean {longer[0]}?" if one else suggestion(option, options, cutoff=0.75)
+        return f"there is no option {option}{meant or ', `--help all` lists them'}"
+    if match := re.search(r"unrecognized arguments: (\S+)", line):
+        return f"{match[1]} stands without an option" + (f": did you mean --config {match[1]}?" if ".y" in match[1] else "")
+    if match := re.search(r"the following arguments are required: (\w[\w.]*(?:, \w[\w.]*)*)", line):
+        keys = [".".join([*re.findall(_KEY, line[: match.start()]), name]) for name in match[1].split(", ")]
+        start = f"name a configuration (--config {config}), or " if config and keys == match[1].split(", ") else ""
+        return f"{', '.join(keys)} {'are' if keys[1:] else 'is'} missing: {start}give --{keys[0]}"
+    if match := re.search(r"Expected a <class 'float'>\. Got value: ([-+]?(?:nan|inf)\w*)$", line, re.IGNORECASE):
+        return f"{'.'.join(re.findall(_KEY, line))} is {match[1]}: give a finite number"
+    if match := re.search(r"- Expected a path but (\S+) either not accessible|Unable to load config '(.*?)'", line):
+        return f"{'.'.join(re.findall(_KEY, line[: match.start()]))}: there is no file {match[1] or match[2]}"
+    if "codec can't decode" in line:
+        return f"{'.'.join(re.findall(_KEY, line))}: the file is not UTF-8: save it as UTF-8"
+    if match := re.search(r"Group '(\w+)' does not accept option '([\w.]+)'", line):
+        option = f"{match[1]}.{match[2].partition('.')[0]}"
+        known = [known.removeprefix("--") for known in options]
+        return f"{option} is no setting of this command{suggestion(option, known, cutoff=0.75) or ', `--help` lists them'}"
+    if match := re.search(r"Not a valid subclass of \w+\. Got value: (.*?) Subclass types expect", line):
+        return explain_class(match[1], ".".join(re.findall(_KEY, line[: match.start()])))
+    if match := re.search(r"Expected a dot import path string:(?: ([^,\s]+))?", line):
+        return explain_class(match[1] or "class without a name", ".".join(re.findall(_KEY, line[: match.start()])))
+    if match := re.search(r"class_path 'cclight\.(?:\w+\.)*(\w+)': Option '(\w+)' is not accepted", line):
+        known = list(inspect.signature(getattr(cclight, match[1])).parameters)
+        return f"{line}{suggestion(match[2], known) or ': it takes ' + (', '.join(known) or 'no arguments')}"
+    if "Expected a <class 'list'>" in line:
+        return f"{line}, as '[PSNR, LPIPS]'" if "per_image" in line else f"{line}, as '[one, two]'"
+    return line
+
+
+def explain_class(name: str, key: str) -> str:
+    """Why no class of this name can stand under a key, and which can.
+
+    Args:
+        name: what was given.
+        key: as `model.sampler`.
+    """
+    public = {word: value for word in cclight.__all__ if isinstance(value := getattr(cclight, word), type)}
+    base = _BASES.get(key.rpartition(".")[2])
+    if base is None:
+        return f"{key or 'the command'} takes no {name}{suggestion(name, public)}"
+    abstract = [cls for cls in public.values() if inspect.isabstract(cls)]
+    fitting = [word for word, cls in public.items() if issubclass(cls, public[base]) and cls not in abstract]
+    takes = f"{key} takes a {_NOUNS[base]}".replace("a op", "an op")
+    if name in public:
+        other = next((noun for kind, noun in _NOUNS.items() if issubclass(public[name], public[kind])), "part of another kind")
+        return f"{takes}, and {name} is a {other}: choose {', '.join(fitting)}".replace("a op", "an op")
+    return f"{takes}, and there is no {name}{suggestion(name, fitting) or ': choose ' + ', '.join(fitting)}"

@@ -1,0 +1,221 @@
+"""Restores one picture after the other with the prior loaded once."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor
+
+import cclight
+from cclight.commands.restore.parts import Part, around, noise_at, parts
+from cclight.commands.restore.tasks import Measured, measure
+from cclight.configs import packaged_configs
+from cclight.data.decoding import Picture, read_picture
+from cclight.data.fitting import fit
+from cclight.data.noise import generator
+from cclight.data.noise_level import noise_level, rounding
+from cclight.data.pixels import upright
+from cclight.priors.small import SmallPrior
+from cclight.runs.files import write_whole
+from cclight.runs.pictures import encode_picture
+from cclight.samplers.base import Sampler
+
+LARGE, TILE = 1024 * 1024, 512  # results of more pixels are made in parts of this side
+# So far from the measurement, in σ_y and in any case, a restoration must at least be nearer than the picture itself.
+ALLOWED, ALLOWED_ANYHOW = 4.0, 0.05
+
+# What JPEG of quality 10 takes from photographs, σ: the configuration of `jpeg` was tuned there.
+TUNED = 0.088
+
+
+@dataclass(frozen=True)
+class _Restored:
+    """A picture that was restored: (C, H, W), the network calls of a part, and the parts that were given up."""
+
+    image: Tensor
+    nfe: int
+    given_up: int
+
+
+class PictureRestorer:
+    """Restores pictures under the options of the command line."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        # The packaged one, whatever lies in the current folder.
+        text = (packaged_configs() / f"{options.task}.yaml").read_text(encoding="utf-8")
+        part: dict[str, Any] = yaml.safe_load(text)["model"]["sampler"]
+        self.settings = {**part.get("init_args", {}), **({} if options.steps is None else {"steps": options.steps})}
+        self.sampler_class: type[Sampler] = getattr(cclight, part["class_path"])
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.prior = SmallPrior(options.prior).to(self.device)
+
+    def __call__(self, path: Path, output: Path) -> str:
+        """Restore a picture, write it, and say so in a line.
+
+        Args:
+            path: the picture.
+            output: where its restoration goes; the suffix says in which format.
+        """
+        begin = time.perf_counter()
+        picture = read_picture(path)
+        depth, notes = self._format(picture, output)
+        measured = measure(picture, path, self.options)
+        std, witness = self._noise_std(measured, picture.depth)
+        sampler = self._sampler(measured)
+        restored = self._restore(measured, sampler, std, path)
+        image = restored.image if not picture.grey or self.options.task == "colorize" else restored.image.mean(0, keepdim=True)
+        image = torch.from_numpy(np.ascontiguousarray(upright(image.permute(1, 2, 0).numpy(), measured.orientation)))
+        image = image.permute(2, 0, 1)
+        write_whole(output, encode_picture(image, output.suffix, depth, _larger(picture.alpha, image)))
+        size = f"{image.shape[2]}×{image.shape[1]}"
+        calls = f"{type(sampler).__name__}, {restored.nfe} network calls"
+        said = [calls, *witness, *picture.notes, *measured.notes, *notes]
+        if restored.given_up:
+            said.append("left as it was where the restoration disagreed with it; was this done to it?")
+        line = f"{path} {picture.pixels.shape[1]}×{picture.pixels.shape[0]} -> {output} {size}: {'; '.join(said)}"
+        return f"{line}; {time.perf_counter() - begin:.1f} s"
+
+    def _format(self, picture: Picture, output: Path) -> tuple[Literal[8, 16], list[str]]:
+        """The bits a channel of the result, and what the format cannot hold. Known before the work."""
+        suffix = output.suffix.lower()
+        if picture.alpha is not None and suffix in (".jpg", ".jpeg"):
+            raise ValueError("it is partly transparent, which JPEG cannot hold: give --output a .png, .tif or .webp")
+        if picture.depth == 16 and suffix not in (".png", ".tif", ".tiff"):
+            return 8, [f"16 bits a channel became 8, which is what {suffix} holds"]
+        return (16 if picture.depth == 16 else 8), []
+
+    def _sampler(self, measured: Measured) -> Sampler:
+        """The configuration's sampler; a picture that was compressed less than in tuning is kept more."""
+        settings = dict(self.settings)
+        if self.options.task == "jpeg" and measured.compressed < TUNED:
+            path = self.prior.path
+            tuned = path.ratio(path.time(torch.tensor(settings["t_start"], dtype=torch.float64)))
+            begin = path.time_at_ratio((measured.compressed / TUNED) ** 2 * tuned)
+            settings["t_start"] = min(float((begin - path.t_noise) / (path.t_data - path.t_noise)), 0.99)
+        return self.sampler_class(**settings)
+
+    def _noise_std(self, measured: Measured, depth: int) -> tuple[float, list[str]]:
+        """σ_y, and where it comes from."""
+        given = self.options.noise_std
+        if given is not None:
+            return given, []
+        if measured.exact:
+            return 0.0, []
+        stored = max(rounding(depth), measured.compressed)
+        if not measured.blurred:
+            return stored, [f"noise {stored:.4f} (JPEG compression)"] if stored > rounding(depth) else []
+        height, width = measured.y.shape[-2:]
+        rows, columns = (slice(max((side - TILE) // 2, 0), max((side - TILE) // 2, 0) + TILE) for side in (height, width))
+        y = measured.y[..., rows, columns].to(self.device)
+        found = noise_level(fit(measured.operator(rows, columns), y, self.prior, stored), depth, measured.compressed)
+        if found.contradicted:
+            option = "--sigma" if self.options.kernel is None else "--kernel"
+            raise ValueError(
+                f"it holds more detail than such a blur lets through ({found.std:.3f}, of which noise explains "
+                f"{found.explained:.3f}): give a smaller {option}, or insist with --noise_std {found.std:.2g}"
+            )
+        return found.std, [f"noise {found.std:.4f} ({found.witness})"]
+
+    def _restore(self, measured: Measured, sampler: Sampler, std: float, path: Path) -> _Restored:
+        """Part by part, mixed where parts overlap."""
+        scale = measured.scale
+        height, width = (side * scale for side in measured.y.shape[-2:])
+        places = self._places(measured)
+        self._announce(path, places, scale, (height, width))
+        total, weights = torch.zeros(3, height, width), torch.zeros(height, width)
+        if measured.missing is not None:
+            weights = torch.from_numpy(~measured.missing).float()
+            total = measured.y[0] * weights
+        given_up = nfe = 0
+        for number, part in enumerate(_shown(places, path)):
+            image, nfe, agrees = self._part(measured, sampler, part, std, number)
+            given_up += not agrees
+            weight = (part.down[:, None] * part.across).repeat_interleave(scale, 0).repeat_interleave(scale, 1)
+            rows, columns = (slice(place.start * scale, place.stop * scale) for place in (part.rows, part.columns))
+            if measured.missing is not None:
+                weight = weight * torch.from_numpy(measured.missing[rows, columns])
+            total[:, rows, columns] += weight * image
+            weights[rows, columns] += weight
+        return _Restored(total / weights, nfe, given_up)
+
+    def _places(self, measured: Measured) -> list[Part]:
+        height, width = measured.y.shape[-2:]
+        tile = self.options.tile
+        if tile is None:
+            large = measured.missing is not None or height * width * measured.scale**2 > LARGE
+            tile = TILE if large else max(height, width) * measured.scale
+        tile = -(-max(tile // measured.scale, 16) // 16) * 16
+        overlap = max(tile // 8, 4) if measured.scale > 1 else tile // 8
+        if measured.missing is not None:
+            return around(measured.missing, tile, overlap)
+        return parts(height, width, tile, overlap, measured.grid)
+
+    def _part(self, measured: Measured, sampler: Sampler, part: Part, std: float, number: int) -> tuple[Tensor, int, bool]:
+        """One part's image (C, h, w), the network calls, and whether it agrees with the measurement."""
+        y = measured.y[..., part.rows, part.columns].to(self.device)
+        fitted = fit(measured.operator(part.rows, part.columns).to(self.device), y, self.prior, std)
+        top = part.rows.start * measured.scale - fitted.rows.start
+        left = part.columns.start * measured.scale - fitted.columns.start
+        noise = noise_at(self.options.seed, fitted.shape[0], top, left, *fitted.shape[1:]).to(self.device)
+        generators = [generator(self.options.seed, number, "sampler")]
+        restoration = sampler.sample(self.prior, fitted.operator, fitted.y, noise, noise_std=std, generators=generators)
+        image = restoration.image
+        if not image.isfinite().all():
+            raise ValueError("the restoration holds NaN or infinity: try more --steps, or another --noise_std")
+        image = image.clamp(-1, 1)
+        agrees = True
+        if measured.missing is None:
+            plain = fitted.y if fitted.y.shape[1:] == fitted.shape else fitted.operator.pinv(fitted.y)
+            allowed = max(ALLOWED * max(std, measured.compressed), ALLOWED_ANYHOW)
+            residual = float(fitted.residual(image))
+            if residual > allowed and residual > float(fitted.residual(plain.clamp(-1, 1))):
+                image, agrees = plain, False
+        return fitted.cut(image)[0].cpu(), restoration.nfe, agrees
+
+    def _announce(self, path: Path, places: list[Part], scale: int, size: tuple[int, int]) -> None:
+        """How long a large picture takes, told before it begins, from one network call here."""
+        pixels = sum(len(part.down) * len(part.across) for part in places) * scale**2
+        if pixels <= LARGE:
+            return
+        x = torch.zeros(1, self.prior.channels, 256, 256, device=self.device)
+        t = torch.full((1,), 0.5, device=self.device)
+        for _ in range(2):  # the first one is slower
+            begin = time.perf_counter()
+            with torch.enable_grad():
+                x = x.detach().requires_grad_()
+                self.prior(x, t).sum().backward()
+            seconds = time.perf_counter() - begin
+        seconds *= 1.2 * int(self.settings["steps"]) * pixels / x[0, 0].numel()
+        length, unit = next(pair for pair in ((3600, "h"), (60, "min"), (1, "s")) if seconds >= 1.5 * pair[0] or pair[0] == 1)
+        about = f"{seconds / length:.0f} {unit}"
+        print(f"{path} becomes {size[1]}×{size[0]}, in {len(places)} parts: about {about}", file=sys.stderr, flush=True)
+
+
+def _larger(alpha: np.ndarray | None, image: Tensor) -> np.ndarray | None:
+    """Transparency at the restored picture's size."""
+    if alpha is None:
+        return None
+    size = tuple(image.shape[-2:])
+    larger = torch.nn.functional.interpolate(torch.from_numpy(alpha.copy())[None, None], size=size, mode="bicubic")
+    return larger[0, 0].clamp(0, 1).numpy() if alpha.shape != size else alpha
+
+
+def _shown(places: list[Part], path: Path) -> Iterator[Part]:
+    """The parts, with a bar on a terminal where there are several."""
+    if len(places) < 2 or not sys.stderr.isatty():
+        yield from places
+        return
+    from rich.console import Console
+    from rich.progress import track
+
+    yield from track(places, description=path.name, console=Console(stderr=True), transient=True)

@@ -1,0 +1,77 @@
+"""`cclight restore` makes known pictures better, in whatever way they were stored, and never worse than they came."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage import data
+
+from cclight.cli import main
+from cclight.operators.iterative import MotionBlur
+from cclight.operators.kernels import LineKernel
+from cclight.operators.separable import GaussianBlur
+
+KERNEL = LineKernel(15, 30)
+BLURS = {"gauss": GaussianBlur(3.0, 25), "motion": MotionBlur(KERNEL)}
+FILES = {
+    "png": {},
+    "jpeg90": {"quality": 90},
+    "jpeg75": {"quality": 75},
+    "jpeg75-444": {"quality": 75, "subsampling": "4:4:4"},
+    "noise": {},
+}
+quick = [("astronaut", "gauss", "png"), ("astronaut", "gauss", "jpeg75"), ("astronaut", "motion", "noise")]
+CASES = [
+    pytest.param(name, blur, file, marks=[] if (name, blur, file) in quick else pytest.mark.slow)
+    for name in ("astronaut", "coffee", "chelsea")
+    for blur in BLURS
+    for file in FILES
+]
+
+
+def psnr(a, b):
+    return -10 * np.log10(np.mean(((a.astype(float) - b) / 255) ** 2))
+
+
+def border(levels):
+    inner = np.zeros(levels.shape[:2], dtype=bool)
+    inner[8:-8, 8:-8] = True
+    return levels[~inner]
+
+
+def scene(name):
+    """A photograph with 24 pixels more on every side than the picture taken of it."""
+    return np.ascontiguousarray(getattr(data, name)()[36:180, 126:254])
+
+
+@pytest.mark.parametrize(("name", "blur", "file"), CASES)
+def test_a_blurred_photograph_gets_better(name, blur, file, tmp_path, monkeypatch):
+    """The blur reaches beyond the border, as a real one does; the noise is told from the picture."""
+    monkeypatch.chdir(tmp_path)
+    levels = scene(name)
+    clean = levels[24:-24, 24:-24]
+    y = BLURS[blur](torch.from_numpy(levels / np.float32(127.5) - 1).permute(2, 0, 1)[None])[0, :, 24:-24, 24:-24]
+    if file == "noise":
+        y = y + 0.03 * torch.randn(y.shape, generator=torch.Generator().manual_seed(0))
+    given = ((y + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
+    picture = "y.jpg" if "jpeg" in file else "y.png"
+    Image.fromarray(given).save(picture, **FILES[file])
+    kernel = KERNEL()
+    Image.fromarray((kernel / kernel.max() * 255).round().byte().numpy()).save("kernel.png")
+    how = ["--sigma", "3"] if blur == "gauss" else ["--kernel", "kernel.png"]
+    assert main(["restore", picture, "--task", "deblur", *how, "--output", "out.png"]) == 0
+    restored = np.asarray(Image.open("out.png"))
+    given = np.asarray(Image.open(picture))
+    # Of a compressed picture less is left.
+    assert psnr(restored, clean) > psnr(given, clean) + (0.4 if "jpeg" in file else 1.0)
+    assert psnr(border(restored), border(clean)) > psnr(border(given), border(clean))
+
+
+@pytest.mark.parametrize("file", ["jpeg90", "jpeg75-444"])
+def test_a_hardly_compressed_photograph_stays_close(file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    clean = np.ascontiguousarray(data.chelsea()[60:140, 150:246])
+    Image.fromarray(clean).save("y.jpg", **FILES[file])
+    assert main(["restore", "y.jpg", "--task", "jpeg", "--output", "out.png"]) == 0
+    restored, given = np.asarray(Image.open("out.png")), np.asarray(Image.open("y.jpg"))
+    assert psnr(restored, clean) > psnr(given, clean) - 1.6

@@ -1,0 +1,100 @@
+"""The one way through: what sinks are given, and that their order does not matter."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from lightning.pytorch import Trainer
+from PIL import Image
+
+from cclight import PSNR, BicubicDownsampling, Conjugate, ImageFolder, RestorationDataModule, Restorer, SmallPrior, pipeline
+from cclight.callbacks.images import ImageWriter
+from cclight.callbacks.metrics import MetricsCallback
+from cclight.callbacks.sink import Sink
+from cclight.runs.folder import RunFolder
+from cclight.runs.results import Run
+
+
+class Notes(Sink):
+    """What a sink saw, and whether the others were done by the time it received the results."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self.run = run
+        self.seen: list[int] = []
+        self.received: list[tuple[Run, bool]] = []
+
+    def on_predict_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0):
+        self.seen += outputs.index
+
+    def receive(self, results):
+        self.received.append((results, (self.run.path / "grid.png").is_file()))
+
+
+def restore(folder, sinks):
+    operator = BicubicDownsampling(4)
+    model = Restorer(SmallPrior(), Conjugate(steps=2), operator)
+    data = RestorationDataModule(ImageFolder(folder), operator, image_size=32, batch_size=2)
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    return pipeline.predict(model, data, sinks, trainer)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "photos").mkdir()
+    for number in range(3):
+        pixels = np.random.default_rng(number).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"p{number}.png")
+    return tmp_path / "photos"
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_sinks_do_not_depend_on_their_order(folder, tmp_path, order):
+    run = RunFolder("run", root=str(tmp_path))
+    run.open("a: 1")
+    sinks = [MetricsCallback(run, [PSNR()]), ImageWriter(run), notes := Notes(run)]
+    results = restore(folder, [sinks[place] for place in order])
+    run.close()
+    assert notes.seen == [0, 1, 2]
+    assert notes.received == [(results, True)]
+    # What is handed on is what a reader of the folder finds.
+    read = Run.read(run.path)
+    assert (results.path, results.summary, results.records, results.config) == (run.path, read.summary, read.records, {"a": 1})
+    assert len(list((run.path / "restored").iterdir())) == 3
+
+
+def test_without_pictures_and_without_records(folder, tmp_path):
+    run = RunFolder("run", root=str(tmp_path))
+    run.open("a: 1")
+    results = restore(folder, [MetricsCallback(run, [PSNR()])])
+    run.close()
+    assert results is not None
+    assert len(results.values("psnr")) == 3
+    assert not list(tmp_path.rglob("run/**/*.png"))
+    notes = Notes(run)
+    assert restore(folder, [notes]) is None
+    assert (notes.seen, notes.received) == ([0, 1, 2], [])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_that_the_prior_cannot_take_is_left_out_and_the_others_restored(folder, tmp_path, workers):
+    Image.new("RGB", (36, 32)).save(folder / "p1.png")
+    operator = BicubicDownsampling(4)
+    run = RunFolder("run", root=str(tmp_path))
+    run.open("a: 1")
+
+    def predict(on_error):
+        model = Restorer(SmallPrior(), Conjugate(steps=2), operator)
+        data = RestorationDataModule(ImageFolder(folder), operator, image_size=None, num_workers=workers, on_error=on_error)
+        trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
+        return pipeline.predict(model, data, [MetricsCallback(run, [PSNR()])], trainer)
+
+    with pytest.raises(ValueError, match=r"p1 \(number 1\): SmallPrior .*32×36.*set data\.multiple"):
+        predict("raise")
+    with pytest.warns(UserWarning, match=r"p1 \(number 1\): SmallPrior .*32×36.*set data\.multiple.*: left out"):
+        results = predict("skip")
+    run.close()
+    assert results is not None
+    assert list(results.records) == [0, 2]
+    assert [left["index"] for left in results.summary["left_out"]] == [1]
