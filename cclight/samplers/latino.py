@@ -4,12 +4,12 @@ LATINO keeps an image x. At a time t of the prior's path, with E and D the autoe
 
     z_t = α_t E(x) + σ_t ε,     u = D(ẑ_0(z_t)),     x' = argmin_v ‖y - H v‖² + ρ_t ‖v - u‖² = u + D_t (H⁺y - P u)
 
-no gradient passes the network or the decoder. The data step is DiffPIR's, D_t its gain; it is exact where σ_y = 0. `InLatents`
-samples latents instead, under the operator H ∘ D, and pays for the gradient through D.
+no gradient passes the network or the decoder. The data step is DiffPIR's, D_t its gain (the paper fixes a weight per step and
+task instead of ρ_t); it is exact where σ_y = 0. `InLatents` samples latents instead, under the operator H ∘ D, and pays for the gradient through D.
 
 Reference:
     Spagnoletti, Prost, Almansa, Papadakis, Pereyra, LATINO-PRO: LAtent consisTency INverse sOlver with PRompt Optimization,
-    2025, https://arxiv.org/abs/2503.12615.
+    ICCV 2025, https://arxiv.org/abs/2503.12615.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ class LATINO(Sampler):
     t_end: float | None = None
 
     divides_by_alpha = False
-    reference = """@article{spagnoletti2025latino,
+    reference = """@inproceedings{spagnoletti2025latino,
   title = {{LATINO-PRO}: {LA}tent consis{T}ency {IN}verse s{O}lver with {PR}ompt {O}ptimization},
   author = {Spagnoletti, Alessio and Prost, Jean and Almansa, Andr{\\'e}s and Papadakis, Nicolas and Pereyra, Marcelo},
-  journal = {arXiv preprint arXiv:2503.12615},
+  booktitle = {IEEE/CVF International Conference on Computer Vision},
   year = {2025}
 }"""
 
