@@ -44,6 +44,8 @@ class Interruption:
         self._say = say
         self._forward = forward
         self._number = 0
+        self._passed = False
+        self._passing = threading.Lock()
         self._telling = threading.Lock()
 
     def __enter__(self) -> Interruption:
@@ -66,6 +68,7 @@ class Interruption:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         global _active
         if self._number:  # whatever the signal made of the work: another rank's end breaks connections, too
+            self._pass_on()
             self._end()
         _active = None
         signal.set_wakeup_fd(self._wakeup)
@@ -85,10 +88,15 @@ class Interruption:
         while number := self._receiver.recv(1):
             if number[0] in SIGNALS:
                 self._number = self._number or number[0]
-                with contextlib.suppress(OSError, ValueError):  # they have ended, or the system has no such signal
-                    self._forward(self._number)
+                self._pass_on()
                 time.sleep(_GRACE_SECONDS)
                 self._end()
+
+    def _pass_on(self) -> None:
+        with self._passing, contextlib.suppress(OSError, ValueError):  # they have ended, or there is no such signal here
+            if not self._passed:
+                self._passed = True
+                self._forward(self._number)
 
     def _end(self) -> NoReturn:
         """Say what is done, once, and leave: the interpreter's own end can take longer than there is."""

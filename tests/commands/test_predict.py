@@ -22,7 +22,7 @@ from tests.priors.test_small import random_network
 
 COMMAND = (sys.executable, "-m", "cclight", "predict", "--config", "mine.yaml")
 # So many steps take long enough to be stopped on the way.
-SLOWLY = ("--model.sampler.init_args.steps", "60", "--data.batch_size", "1")
+SLOWLY = ("--model.sampler.init_args.steps", "100", "--data.batch_size", "1")
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_a_signal_stops_it_and_the_same_command_goes_on(folder, number, code, wo
     process.send_signal(number)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == code, errors
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 3  # two seconds, and one that a busy machine may take
     done = run.finished()
     assert f"stopped; {len(done)} images are finished in runs/mine, and the same command goes on with the others" in errors
     assert "Traceback" not in errors
@@ -111,7 +111,7 @@ def test_a_signal_stops_all_ranks(folder, to):
         os.killpg(process.pid, signal.SIGTERM)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 143, errors
-    assert time.monotonic() - began < 2.5
+    assert time.monotonic() - began < 3  # two seconds, and one that a busy machine may take
     assert errors.count("stopped; ") == 1
     time.sleep(1)
     assert alive(process.pid) == []
@@ -136,7 +136,7 @@ with Interruption(lambda: "two images are done", lambda number: None):
     began = time.monotonic()
     process.terminate()
     _, errors = process.communicate(timeout=30)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 3  # two seconds, and one that a busy machine may take
     assert (process.returncode, errors.strip()) == (143, "two images are done")
 
 
@@ -181,12 +181,12 @@ def test_overwrite_leaves_a_persons_folder_alone(folder, capsys):
     assert [path for path in (folder / "mine").rglob("*") if path.is_file()] == [wedding]
 
 
-def test_weights_of_nan_are_an_error(folder, capsys):
-    network = random_network()
-    for parameter in network.parameters():
-        parameter.data.fill_(float("nan"))
-    save(network, folder / "tiny.safetensors")
+def test_a_run_that_restores_nothing_is_an_error(folder, capsys):
+    code = "from cclight import SmallPrior\n\n\nclass Broken(SmallPrior):\n    def forward(self, x_t, t):\n"
+    (folder / "my_broken_prior.py").write_text(f"{code}        return super().forward(x_t, t) * float('nan')\n")
+    broken = ["--model.prior", "my_broken_prior.Broken"]
     with pytest.warns(UserWarning, match="left out"):
-        assert main([*COMMAND[3:]]) == 1
+        assert main([*COMMAND[3:], *broken]) == 1
     assert "None of the 4 images could be restored" in capsys.readouterr().err
     assert not (folder / "runs" / "mine" / "metrics.json").exists()
+    assert main([*COMMAND[3:]]) == 0  # the name is free

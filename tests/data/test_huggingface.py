@@ -110,12 +110,3 @@ def test_hf_broken_rows_are_named_and_left_out(hub, tmp_path, streaming):
     with pytest.warns(UserWarning, match=r"row [12] of .* \(split train\) cannot be read as an image") as caught:
         assert len(list(HFDataset(tmp_path, "train", streaming).shard())) == 1
     assert len(caught) == 2
-
-
-@pytest.mark.parametrize("streaming", [False, True])
-@pytest.mark.parametrize("kind", KINDS)
-def test_hf_rows_are_known_by_their_content(hub, kind, streaming):
-    fingerprints = [entry.fingerprint() for entry in HFDataset(str(hub / kind), "validation", streaming=streaming)]
-    assert "" not in fingerprints
-    assert len(set(fingerprints)) == 7
-    assert fingerprints == [entry.fingerprint() for entry in HFDataset(str(hub / kind), "validation")]
