@@ -5,7 +5,8 @@ LATINO keeps an image x. At a time t of the prior's path, with E and D the autoe
     z_t = α_t E(x) + σ_t ε,     u = D(ẑ_0(z_t)),     x' = argmin_v ‖y - H v‖² + ρ_t ‖v - u‖² = u + D_t (H⁺y - P u)
 
 no gradient passes the network or the decoder. The data step is DiffPIR's, D_t its gain (the paper fixes a weight per step and
-task instead of ρ_t); it is exact where σ_y = 0. `InLatents` samples latents instead, under the operator H ∘ D, and pays for the gradient through D.
+task instead of ρ_t); it is exact where σ_y = 0. `InLatents` samples latents instead, under the operator H ∘ D, and
+pays for the gradient through D.
 
 Reference:
     Spagnoletti, Prost, Almansa, Papadakis, Pereyra, LATINO-PRO: LAtent consisTency INverse sOlver with PRompt Optimization,
