@@ -95,8 +95,8 @@ class Problem:
         self._autocast_dtype = torch.get_autocast_dtype(device)
 
     def network(self, x: Tensor, t: float) -> Tensor:
-        """The prior's raw output N(x, t), (B, C, H, W), in x's dtype. Counts one evaluation."""
-        self.nfe += 1
+        """The prior's raw output N(x, t), (B, C, H, W), in x's dtype. Counts the evaluations that a call costs."""
+        self.nfe += self.prior.evaluations
         times = torch.full((x.shape[0],), t, dtype=x.dtype, device=x.device)
         mixed = torch.autocast(x.device.type, self._autocast_dtype) if self._autocast else contextlib.nullcontext()
         with mixed:

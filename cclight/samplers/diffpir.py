@@ -31,7 +31,7 @@ from cclight.samplers.spectrum import Gains
 
 
 @lru_cache(maxsize=64)
-def _gain_rows(path: GaussianPath, times: tuple[float, ...], gains: Gains, prior_weight: float) -> Tensor:
+def gain_rows(path: GaussianPath, times: tuple[float, ...], gains: Gains, prior_weight: float) -> Tensor:
     """s_i²/(s_i² + ρ_t) at the time that each step begins, (steps, K), float64 on the CPU."""
     t = torch.tensor(times[:-1], dtype=torch.float64)
     return gains(path.sigma(t) ** 2 / (prior_weight * path.alpha(t).clamp_min(1e-6) ** 2))
@@ -71,7 +71,7 @@ class DiffPIR(FromNoise):
 
     def step(self, problem: Problem, n: int, state: Tensor) -> Tensor:
         spectrum, now = problem.spectrum, problem.at(n)
-        gain = spectrum.prepare(_gain_rows(problem.prior.path, tuple(problem.times), spectrum.gains, self.prior_weight))[n]
+        gain = spectrum.prepare(gain_rows(problem.prior.path, tuple(problem.times), spectrum.gains, self.prior_weight))[n]
         x_0 = problem.denoise(state, now.t)
         x_0 = x_0 + spectrum.damp(gain, problem.pinv_y - problem.operator.project(x_0))
         return renoise(problem, n, x_0, (state - now.alpha * x_0) / now.sigma, math.sqrt(1 - self.eta**2))
