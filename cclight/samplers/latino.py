@@ -125,7 +125,7 @@ class InLatents(Sampler):
         operator = LatentDecoding(problem.operator, latent.autoencoder)
         noise = latent_noise(problem, latent)
         prior = self.sampler.along(latent.prior)
-        return Problem(prior, operator, problem.y, noise, problem.noise_std, problem.generators)
+        return Problem(prior, operator, problem.y, noise, problem.noise_std, problem.generators, problem.label)
 
 
 def latent_noise(problem: Problem, latent: Latent) -> Tensor:
