@@ -3,13 +3,11 @@
 python benchmarks/posterior.py --quick                            # 8×8 images, pool4, NFE 5 and 10: 90 s on a core
 python benchmarks/posterior.py --output benchmarks                # 8×8 images, three tasks, two noise levels: hours on a core
 python benchmarks/posterior.py --output benchmarks --side 16      # 16×16 images: three times as long
-python benchmarks/posterior.py --only pool4 --nfe 5 10 20 --measurements 20 --samples 100
 
 Every sampler restores the same measurements from the same initial noise. A budget of NFE n is n network evaluations with one
 vector-Jacobian product each, 2.1 n units (an evaluation 1, a product 1.1): who spends less on a step takes more steps. Each
 sampler tries eight settings in each cell and budget on five other measurements, and the one that comes closest there is
-measured. `excess` is the sliced Wasserstein-2 distance over the floor, the distance of exact samples to exact samples. NFE 1000
-is for DPS alone. The networks run in float32, the measuring in float64.
+measured. `excess` is the sliced Wasserstein-2 distance over that of exact samples to exact samples, the floor. NFE 1000 is for DPS.
 
 --output writes posterior_8.json after every sampler, and the same command goes on where it stopped; the figure
 (figures/posterior_8.png) and the table of ratios come from all that is in it. Needs azula and deepinv for the peers; --ours
