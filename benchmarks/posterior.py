@@ -7,7 +7,7 @@ python benchmarks/posterior.py --output benchmarks --side 16      # 16×16 image
 Every sampler restores the same measurements from the same initial noise. A budget of NFE n is n network evaluations with one
 vector-Jacobian product each, 2.1 n units (an evaluation 1, a product 1.1): who spends less on a step takes more steps. Each
 sampler tries eight settings in each cell and budget on five other measurements, and the one that comes closest there is
-measured. `excess` is the sliced Wasserstein-2 distance over that of exact samples to exact samples, the floor. NFE 1000 is for DPS.
+measured. `excess` is the sliced Wasserstein-2 distance over the floor, that of exact samples. NFE 1000 is for DPS alone.
 
 --output writes posterior_8.json after every sampler, and the same command goes on where it stopped; the figure
 (figures/posterior_8.png) and the table of ratios come from all that is in it. Needs azula and deepinv for the peers; --ours
