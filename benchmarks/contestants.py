@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any
 
 from torch import Tensor
 
@@ -22,12 +22,9 @@ from cclight.samplers.heun import ConjugateHeun
 from cclight.samplers.moments import ConjugateMoments
 from cclight.samplers.tilt import ConjugateTilt
 
-if TYPE_CHECKING:
-    from posterior import Cell
-
 EVALUATION = 2.1  # a forward pass is 1, a vector-Jacobian product 1.1
 ON_FLOWS = ("Conjugate flow", "OTODE", "PnPFlow")  # C-ΠGFM and the flows' own; the others restore with the diffusion model
-Run = Callable[["Cell"], Tensor]
+Run = Callable[[Any], Tensor]  # from a cell of posterior.py to restored images
 
 
 def ours(nfe: int) -> dict[str, dict[str, Run]]:
@@ -66,7 +63,7 @@ def ours(nfe: int) -> dict[str, dict[str, Run]]:
 
 
 def _runner(sampler: Sampler, flow: bool) -> Run:
-    def run(cell: Cell) -> Tensor:
+    def run(cell: Any) -> Tensor:
         prior = cell.flow if flow else cell.prior
         return sampler.sample(prior, cell.operator, cell.y, cell.noise, noise_std=cell.noise_std).image
 
