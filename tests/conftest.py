@@ -1,5 +1,6 @@
 """Where the numbers and photographs beside the repository lie, and what every test may lean on."""
 
+import signal
 import subprocess
 from pathlib import Path
 
@@ -8,6 +9,10 @@ import torch
 
 # The tensors here are small: threads would wait for each other longer than they compute, most of all on busy cores.
 torch.set_num_threads(1)
+
+# A shell ignores interrupts for what it starts in the background, and the programs that the tests interrupt would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 SMALL = Path(__file__).resolve().parent / "golden"
