@@ -193,7 +193,9 @@ class SpectralOperator(LinearOperator):
 
     def damped_inverse(self, y: Tensor, damping: float) -> Tensor:
         z = self.spectral(self.adjoint(y))
-        return self.from_spectral((self.singular_values(tuple(z.shape[1:])) ** 2 + damping).reciprocal().to(z) * z)
+        s = self.singular_values(tuple(z.shape[1:]))
+        # On the null space z is rounding error, which a small τ² would lift out of all bounds.
+        return self.from_spectral((s**2 + damping).masked_fill(s == 0, torch.inf).reciprocal().to(z) * z)
 
     def project(self, x: Tensor) -> Tensor:
         return self.from_spectral((self.singular_values(tuple(x.shape[1:])) > 0).to(x) * self.spectral(x))
