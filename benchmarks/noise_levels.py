@@ -3,8 +3,8 @@
 python benchmarks/noise_levels.py [FOLDER]
 
 The embedded prior, the photographs of a folder (six of scikit-image's without one) at --size pixels, PSNR in dB. A cell is
-marked where it lies more than 0.5 dB under DDRM's with 20 steps (-), or under the measurement itself, enlarged where it is smaller
-(!). Settings are those of the packaged configurations, and the samplers' own where there is none; nothing is chosen here.
+marked where it lies more than 0.5 dB under DDRM's with 20 steps (-), or under the measurement itself, enlarged where it is
+smaller (!). Settings are those of the packaged configurations, and the samplers' own where there is none; nothing is chosen here.
 """
 
 from __future__ import annotations

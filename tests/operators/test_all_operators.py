@@ -129,7 +129,6 @@ def test_the_damped_inverse_lifts_no_rounding_error_where_there_is_hardly_any_no
     assert (operator.damped_inverse(y, 4e-12) - operator.pinv(y)).abs().max() < 0.05
 
 
-
 @pytest.mark.parametrize("name", SPECTRAL)
 @settings(max_examples=8, deadline=None)
 @cases
