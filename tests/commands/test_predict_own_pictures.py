@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from cclight.commands.predict import PredictCLI
+from cclight.configs import packaged_configs
 from cclight.errors import UsageError
 
 QUICK = [
@@ -36,7 +37,7 @@ def test_sixteen_bits_and_grey_stay_what_they_are(run, tmp_path):
     (tmp_path / "pictures" / "deep.png").write_bytes(imagecodecs.png_encode(pixels()))
     grey = (pixels()[..., :1] // 257).astype(np.uint8).repeat(3, axis=2)
     Image.fromarray(grey).save(tmp_path / "pictures" / "grey.png")
-    restored = run("--config", "sr.yaml")
+    restored = run("--config", str(packaged_configs() / "sr.yaml"))
     assert imagecodecs.png_decode((restored / "00000_deep.png").read_bytes()).dtype == np.uint16
     assert Image.open(restored / "00001_grey.png").mode == "L"
 
@@ -50,10 +51,9 @@ def test_each_picture_has_the_mask_of_its_name(run, tmp_path):
             mask = np.full((16, 16), 255, np.uint8)
             mask[hole] = 0
             Image.fromarray(mask).save(tmp_path / "masks" / f"{name}.tif")
+    masks = ("--operator.mask", "MaskFolder", "--operator.mask.path", str(tmp_path / "masks"))
     with pytest.warns(UserWarning) as told:
-        restored = run(
-            "--config", "inpaint.yaml", "--operator.mask", "MaskFolder", "--operator.mask.path", str(tmp_path / "masks")
-        )
+        restored = run("--config", str(packaged_configs() / "inpaint.yaml"), *masks)
     text = " ".join(str(warning.message) for warning in told)
     assert "leaves 25 % to fill in" in text
     assert "There is no mask for none" in text
@@ -69,4 +69,4 @@ def test_an_operator_inside_the_model_is_not_passed_over(run, tmp_path):
     config = tmp_path / "inside.yaml"
     config.write_text("operator: {class_path: Denoising}\nmodel: {operator: {class_path: GaussianBlur}}\n")
     with pytest.raises(UsageError, match=r"model.operator is given, and the operator stands at the top"):
-        run("--config", "sr.yaml", "--config", str(config))
+        run("--config", str(packaged_configs() / "sr.yaml"), "--config", str(config))
