@@ -86,7 +86,8 @@ class Restorer(pl.LightningModule):
         """
         begin = time.perf_counter()
         y, noise = (part.clone() if part.is_inference() else part for part in (batch.measurement, batch.noise))
-        fitted = batch.fitted or Fitted(y, self.operator, tuple(noise.shape[1:]), slice(None), slice(None))
+        operator = self.operator if batch.operator is None else batch.operator
+        fitted = batch.fitted or Fitted(y, operator, tuple(noise.shape[1:]), slice(None), slice(None))
         try:
             restoration = self.sampler.sample(
                 self.prior,
@@ -108,6 +109,9 @@ class Restorer(pl.LightningModule):
             raise
         seconds = (time.perf_counter() - begin) / len(batch.index)
         image = restoration.image.clamp(-1, 1)
+        if any(batch.grey):
+            grey = torch.tensor(batch.grey, device=image.device)[:, None, None, None]
+            image = torch.where(grey, image.mean(1, keepdim=True), image)
         with torch.autocast(image.device.type, enabled=False):
             consistency = fitted.residual(image).cpu()
         return Restored(fitted.cut(image), restoration.nfe, seconds, consistency, finite, batch.index, batch.name)

@@ -60,13 +60,15 @@ class ImageWriter(Sink):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        operator = pl_module.operator
+        operator = pl_module.operator if batch.operator is None else batch.operator
         assert isinstance(operator, Operator)
         measurement = picture_of_measurement(batch.measurement, operator)
-        for place, (index, name) in enumerate(zip(outputs.index, outputs.name, strict=True)):
-            self.run.write_image("measurement", index, name, measurement[place])
+        kept = zip(outputs.index, outputs.name, batch.depth, batch.grey, strict=True)
+        for place, (index, name, depth, grey) in enumerate(kept):
+            channels = slice(1) if grey else slice(None)
+            self.run.write_image("measurement", index, name, measurement[place, channels], depth)
             if batch.clean is not None:
-                self.run.write_image("clean", index, name, batch.clean[place])
+                self.run.write_image("clean", index, name, batch.clean[place], depth)
             if not outputs.finite[place]:
                 continue
             if self._rows < self.grid:  # a rank meets its images in order: its first ones hold the lowest of all
@@ -75,7 +77,7 @@ class ImageWriter(Sink):
                 self.run.write_image("rows", index, name, row)
                 self._rows += 1
             # Last: it is the one that tells an image is finished.
-            self.run.write_image("restored", index, name, outputs.image[place])
+            self.run.write_image("restored", index, name, outputs.image[place, channels], depth)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "predict" or self.grid == 0:

@@ -97,7 +97,29 @@ def _load_strictly(load: Callable[[str], Any], text: str) -> Any:
             if isinstance(error.__cause__, yaml.YAMLError):
                 return load(text)  # perhaps it is none: a value that is a plain text
             raise
-    return load(text)
+    content = load(text)
+    _check_linked(content)
+    return content
+
+
+def _check_linked(content: Any) -> None:
+    """Refuse an operator or a noise level inside the model or the data: it would be passed over.
+
+    A run's own config.yaml repeats them there, as they stand at its top.
+
+    Raises:
+        UsageError: naming the key.
+    """
+    if not isinstance(content, dict):
+        return
+    for part in ("model", "data"):
+        inside = content.get(part)
+        for key in ("operator", "noise_std"):
+            if isinstance(inside, dict) and key in inside and inside[key] != content.get(key):
+                raise UsageError(
+                    f"{part}.{key} is given, and the {key} stands at the top of the configuration, for model and data alike: "
+                    f"write `{key}:` there"
+                )
 
 
 def _discard_all(parser: Any, before: Any, after: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser
@@ -20,6 +20,7 @@ from cclight.commands.lightning import _CLI, add_metrics_arguments
 from cclight.data.datamodule import RestorationDataModule
 from cclight.interruption import Interruption
 from cclight.operators.base import Operator
+from cclight.operators.masks import Inpainting, MaskFile
 from cclight.restorer import Restorer
 from cclight.runs.folder import RunFolder
 from cclight.runs.naming import run_name
@@ -81,6 +82,10 @@ class PredictCLI(_CLI):
         except BaseException:
             self.run.abandon()
             raise
+        if getattr(rank_zero_only, "rank", 0) == 0:
+            for part in cast(LightningModule, self.model).modules():
+                if isinstance(part, Inpainting) and isinstance(part.mask, MaskFile):
+                    print(f"cclight predict: {part.mask.told}", file=sys.stderr)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer = super().instantiate_trainer(**kwargs)

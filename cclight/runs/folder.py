@@ -165,12 +165,12 @@ class RunFolder:
         """Make the folder for a kind of pictures. Raises RunError when it cannot be made."""
         self._make(self.path / kind)
 
-    def write_image(self, kind: Kind, index: int, name: str, image: Tensor) -> Path:
-        """Write a picture, (C, H, W) in [-1, 1] or uint8. Raises RunError when it cannot be written."""
+    def write_image(self, kind: Kind, index: int, name: str, image: Tensor, depth: Literal[8, 16] = 8) -> Path:
+        """Write a picture, (C, H, W) in [-1, 1] with so many bits a channel, or uint8. Raises RunError when it cannot be."""
         path = self.file(kind, index, name)
         if not path.parent.is_dir():
             self.make(kind)
-        write_whole(path, encode_picture(image))
+        write_whole(path, encode_picture(image, depth=depth))
         return path
 
     def append(self, records: Iterable[Record]) -> None:
