@@ -123,10 +123,10 @@ def test_the_damped_inverse_is_that_of_the_dense_matrix(name, damping, device):
 
 
 @pytest.mark.parametrize("name", LINEAR)
-def test_the_damped_inverse_lifts_no_rounding_error_where_there_is_hardly_any_noise(name):
+def test_the_damped_inverse_lifts_no_rounding_error_where_there_is_hardly_any_noise(name, device):
     """16 bits a channel are noise of 9e-6: rounding in the null space, divided by its square, was an image of 24,000."""
     operator = LINEAR[name]
-    y = operator(draw((1, 3, 8, 8), torch.float32, 0))
+    y = operator(draw((1, 3, 8, 8), torch.float32, 0, device))
     assert (operator.damped_inverse(y, 4e-12) - operator.pinv(y)).abs().max() < 0.05
 
 
