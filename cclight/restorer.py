@@ -88,7 +88,7 @@ class Restorer(pl.LightningModule):
         y, noise = (part.clone() if part.is_inference() else part for part in (batch.measurement, batch.noise))
         fitted = batch.fitted or Fitted(y, self.operator, tuple(noise.shape[1:]), slice(None), slice(None))
         try:
-            solved = fitted.solve(self.sampler, self.prior, noise, self.noise_std, batch.generators)
+            solved = fitted.solve(self.sampler, self.prior, noise, self.noise_std, batch.generators, batch.label)
         except OutOfMemory as error:
             raise OutOfMemory(
                 f"{error}: set data.batch_size or data.image_size to less, or make the prior a Tiled one, which looks at an "

@@ -76,7 +76,13 @@ class Fitted:
     known: Tensor | None = None
 
     def solve(
-        self, sampler: Sampler, prior: Prior, noise: Tensor, noise_std: float, generators: Sequence[torch.Generator] | None
+        self,
+        sampler: Sampler,
+        prior: Prior,
+        noise: Tensor,
+        noise_std: float,
+        generators: Sequence[torch.Generator] | None,
+        label: Tensor | None = None,
     ) -> Solved:
         """Restore the batch on its canvas; returns when the device is done. The arguments are `Sampler.sample`'s.
 
@@ -84,7 +90,7 @@ class Fitted:
             OutOfMemory: when the memory is not enough.
         """
         try:
-            made = sampler.sample(prior, self.operator, self.y, noise, noise_std=noise_std, generators=generators)
+            made = sampler.sample(prior, self.operator, self.y, noise, noise_std=noise_std, generators=generators, label=label)
             finite = made.image.isfinite().flatten(1).all(dim=1).cpu()  # waits for the device
         except (MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
