@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cclight.data.datamodule import Batch
-from cclight.data.fitting import Fitted
+from cclight.data.fitting import Fitted, OutOfMemory
 from cclight.operators.base import Operator
 from cclight.priors.base import Prior
 from cclight.samplers.base import Sampler
@@ -89,39 +89,17 @@ class Restorer(pl.LightningModule):
         operator = self.operator if batch.operator is None else batch.operator
         fitted = batch.fitted or Fitted(y, operator, tuple(noise.shape[1:]), slice(None), slice(None))
         try:
-            restoration = self.sampler.sample(
-                self.prior,
-                fitted.operator,
-                fitted.y,
-                noise,
-                noise_std=self.noise_std,
-                generators=batch.generators,
-                label=batch.label,
-            )
-            finite = restoration.image.isfinite().flatten(1).all(dim=1).cpu()  # waits for the device, so that the time is true
-        except (MemoryError, RuntimeError) as error:
-            if _is_out_of_memory(error):
-                size = "×".join(map(str, noise.shape[-2:]))
-                raise RuntimeError(
-                    f"out of memory on {noise.device} with {len(noise)} images of {size} pixels at once: set data.batch_size "
-                    f"or data.image_size to less, or make the prior a Tiled one, which looks at an image in pieces"
-                ) from error
-            raise
+            solved = fitted.solve(self.sampler, self.prior, noise, self.noise_std, batch.generators, batch.label)
+        except OutOfMemory as error:
+            raise OutOfMemory(
+                f"{error}: set data.batch_size or data.image_size to less, or make the prior a Tiled one, which looks at an "
+                "image in pieces"
+            ) from error
         seconds = (time.perf_counter() - begin) / len(batch.index)
-        image = restoration.image.clamp(-1, 1)
+        image = solved.image
         if any(batch.grey):
             grey = torch.tensor(batch.grey, device=image.device)[:, None, None, None]
             image = torch.where(grey, image.mean(1, keepdim=True), image)
         with torch.autocast(image.device.type, enabled=False):
             consistency = fitted.residual(image).cpu()
-        return Restored(fitted.cut(image), restoration.nfe, seconds, consistency, finite, batch.index, batch.name)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    words = str(error).lower()
-    return (
-        isinstance(error, MemoryError | torch.OutOfMemoryError)
-        or "out of memory" in words
-        or "not enough memory" in words  # torch on the CPU: DefaultCPUAllocator
-        or "can't allocate memory" in words
-    )
+        return Restored(fitted.cut(image), solved.nfe, seconds, consistency, solved.finite, batch.index, batch.name)

@@ -29,3 +29,24 @@ def test_what_is_no_recipe_is_told():
         cclight.recipe("srr")
     with pytest.raises(ValueError, match="names no operator"):
         cclight.recipe("paper/nfe_5")
+
+
+def test_classes_of_ones_own_and_those_that_there_are_not(tmp_path, monkeypatch):
+    (tmp_path / "own_parts_of_mine.py").write_text("from cclight import AveragePooling\nclass Mine(AveragePooling): pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    file = tmp_path / "mine.yaml"
+    text = "operator: {class_path: own_parts_of_mine.Mine, init_args: {factor: 2}}\n"
+    text += "model: {prior: {class_path: SmallPrior}, sampler: {class_path: cclight.DDRM}}\n"
+    file.write_text(text)
+    operator, _, sampler, _ = cclight.recipe(str(file))
+    assert (type(operator).__name__, operator.factor, type(sampler).__name__) == ("Mine", 2, "DDRM")
+    for wrong, words in (
+        (text.replace("cclight.DDRM", "DDRN"), "cclight has no DDRN: did you mean DDRM"),
+        (text.replace("parts_of_mine", "parts"), "there is no own_parts.Mine"),
+    ):
+        file.write_text(wrong)
+        with pytest.raises(ValueError, match=words):
+            cclight.recipe(str(file))
+    file.write_text(text + "noise_std: 0.1\nnoise_std: 0.2\n")
+    with pytest.raises(UsageError, match="the key noise_std stands twice"):
+        cclight.recipe(str(file))

@@ -15,7 +15,9 @@ Copies of the last pixel would be no H of anything; inverted, they are streaks a
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -25,8 +27,31 @@ from cclight.operators.base import LinearOperator, Operator
 from cclight.operators.conjugate_gradients import least_squares
 from cclight.operators.masks import FixedMask, Inpainting
 from cclight.priors.base import Prior
+from cclight.priors.tiled import Tiled
+
+if TYPE_CHECKING:
+    from cclight.samplers.base import Sampler
 
 SMOOTHNESS, ITERATIONS = 1e-3, 40  # λ without noise; conjugate gradients
+
+
+class OutOfMemory(RuntimeError):
+    """Memory that a restoration asked for in vain; who asks knows the remedies."""
+
+
+@dataclass(frozen=True)
+class Solved:
+    """What a sampler makes of a fitted batch.
+
+    Attributes:
+        image: on the canvas, clamped to [-1, 1], (B, C, H, W); NaN where the sampler gave NaN.
+        finite: whether each is free of NaN and infinity, (B,), on the CPU.
+        nfe: network evaluations spent on each image.
+    """
+
+    image: Tensor
+    finite: Tensor
+    nfe: int
 
 
 @dataclass(frozen=True)
@@ -49,6 +74,31 @@ class Fitted:
     columns: slice
     inside: tuple[slice, slice] | None = None
     known: Tensor | None = None
+
+    def solve(
+        self,
+        sampler: Sampler,
+        prior: Prior,
+        noise: Tensor,
+        noise_std: float,
+        generators: Sequence[torch.Generator] | None,
+        label: Tensor | None = None,
+    ) -> Solved:
+        """Restore the batch on its canvas; returns when the device is done. The arguments are `Sampler.sample`'s.
+
+        Raises:
+            OutOfMemory: when the memory is not enough.
+        """
+        try:
+            made = sampler.sample(prior, self.operator, self.y, noise, noise_std=noise_std, generators=generators, label=label)
+            finite = made.image.isfinite().flatten(1).all(dim=1).cpu()  # waits for the device
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            size = "×".join(map(str, noise.shape[-2:]))
+            images = f"{len(noise)} images of {size} pixels at once" if len(noise) > 1 else f"an image of {size} pixels"
+            raise OutOfMemory(f"out of memory on {noise.device} with {images}") from error
+        return Solved(made.image.clamp(-1, 1), finite, made.nfe)
 
     def cut(self, image: Tensor) -> Tensor:
         """The picture, (B, C, h, w), of a restoration on the canvas, (B, C, H, W); known pixels are put back."""
@@ -123,6 +173,8 @@ def _scale(operator: Operator, y: Tensor) -> int | None:
 def _canvas(side: int, number: int, reach: int, scale: int, prior: Prior | None) -> tuple[int, int]:
     """By how much a side of y grows at its beginning and its end; `number` is the side's in (C, H, W)."""
     least = side + 2 * reach
+    if isinstance(prior, Tiled) and prior.prior.image_shape is not None:
+        least = max(least, -(-prior.tile // scale))  # a tile, and there are no smaller ones
     if prior is None or prior.image_shape is None:
         stride = 1 if prior is None else prior.stride
         multiple = stride // math.gcd(stride, scale)
@@ -177,3 +229,13 @@ def _continued(
     target = torch.cat([(measured * canvas).flatten(1), canvas.new_zeros(canvas.shape[0], sum(sizes[1:]))], dim=1)
     correction = least_squares(forward, adjoint, target - forward(start), tolerance=1e-4, max_iterations=ITERATIONS)
     return torch.where(measured > 0, canvas, operator(start + correction.x))
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    words = str(error).lower()
+    return (
+        isinstance(error, MemoryError | torch.OutOfMemoryError)
+        or "out of memory" in words
+        or "not enough memory" in words  # torch on the CPU: DefaultCPUAllocator
+        or "can't allocate memory" in words
+    )

@@ -7,7 +7,13 @@
     cclight restore grey.png --task colorize
     cclight restore compressed.jpg --task jpeg       how it was compressed is read from the file
 
-The sampler's settings are those of the packaged configurations. What a picture is, it stays: its size (`sr` apart), its bits
+The sampler's settings are those of the packaged configurations. Any prior and sampler can take their place, in predict's words:
+
+    cclight restore small.png --task sr --model.sampler DPS --model.sampler.steps 100
+    cclight restore small.png --task sr --model.prior ADM --model.prior.weights FILE
+    cclight restore small.png --config mine.yaml     the operator, too, is the configuration's
+
+What a picture is, it stays: its size (`sr` apart), its bits
 a channel, its transparency, grey; only `colorize` adds colour.
 """
 
@@ -15,10 +21,16 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from cclight.errors import UsageError, one_line
+from cclight.errors import UsageError, one_line, suggestion
+
+if TYPE_CHECKING:
+    from cclight.commands.restore.model import Model
 
 TASKS = ("sr", "deblur", "inpaint", "colorize", "jpeg")
 # Options that belong to one task.
@@ -41,11 +53,38 @@ _RANGES: dict[str, tuple[float, float | None]] = {
 }
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    made = argparse.ArgumentParser("cclight restore", description="Restore pictures of your own with the embedded prior.")
+class _Parser(argparse.ArgumentParser):
+    """One whose complaints are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what is wrong.
+
+        Raises:
+            UsageError: with a suggestion where an option seems misspelt.
+        """
+        option = re.search(r"unrecognized arguments: (--[^\s=]+)", message)
+        meant = suggestion(option[1], self._option_string_actions) if option else None
+        raise UsageError(f"{message}{meant or ' (`cclight restore --help` lists the options)'}")
+
+
+class _Passed(argparse.Action):
+    """Keeps an option in predict's words, in its place among the others."""
+
+    def __call__(self, parser: object, options: argparse.Namespace, value: object, option: str | None = None) -> None:
+        options.model = [*(options.model or []), f"{option}={value}"]
+
+
+def parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The command line.
+
+    Args:
+        arguments: what it is to read, of which the options of classes are known by their beginnings.
+    """
+    made = _Parser(
+        "cclight restore", description="Restore pictures of your own with the embedded prior, or any other.", allow_abbrev=False
+    )
     made.add_argument("pictures", nargs="+", type=Path, help="pictures, or folders of them")
-    made.add_argument("--task", choices=TASKS, required=True, help="what was done to them")
+    made.add_argument("--task", choices=TASKS, help="what was done to them; or --config or --operator says it")
     made.add_argument("--factor", type=int, help="sr: how many times larger (4)")
     made.add_argument("--sigma", type=float, help="deblur: standard deviation of a Gaussian blur in pixels (3)")
     made.add_argument(
@@ -68,6 +107,17 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--prior", metavar="FILE", help="weights that `cclight export` wrote (the embedded ones)")
     made.add_argument("--output", type=Path, help="a folder, or for one picture a file: .png, .tif, .webp, .jpg (beside it)")
     made.add_argument("--overwrite", action="store_true", help="replace results that are there")
+    words: dict[str, Any] = {"action": _Passed, "dest": "model"}
+    made.add_argument("--config", metavar="FILE", help="the prior and the sampler, without --task the operator too", **words)
+    for part, example in (("model.prior", "ADM"), ("model.sampler", "DPS"), ("operator", "AveragePooling")):
+        text = f"as {example}; --{part}.ARGUMENT sets what it takes, --{part}.help {example} shows it"
+        made.add_argument(f"--{part}", metavar="NAME", help=text, **words)
+    for option in dict.fromkeys(word.partition("=")[0] for word in arguments):
+        if (
+            option.startswith(("--model.prior.", "--model.sampler.", "--operator."))
+            and option not in made._option_string_actions
+        ):
+            made.add_argument(option, help=argparse.SUPPRESS, **words)
     return made
 
 
@@ -83,17 +133,24 @@ def main(arguments: list[str]) -> int:
     Raises:
         UsageError: for a wrong call.
     """
-    options = parser().parse_args(arguments)
+    asked = [place for place, word in enumerate(arguments) if re.match(r"--(model|operator)\..*help\b", word)]
+    if asked:
+        from cclight.commands.restore.model import parse
+
+        parse(arguments[asked[0] : asked[0] + 2])  # prints and ends
+    options = parser(arguments).parse_args(arguments)
     _check(options)
+    from cclight.commands.restore.model import read_model
     from cclight.commands.restore.outputs import find_jobs, ready
 
-    jobs = find_jobs(options.pictures, options.task, options.output, options.overwrite)
+    model = read_model(options)
+    jobs = find_jobs(options.pictures, _label(options), options.output, options.overwrite)
     ready(jobs)
     done: list[Path] = []
     failed: list[Path] = []
     try:
         if jobs:
-            _restore(options, jobs, done, failed)
+            _restore(options, model, jobs, done, failed)
     except KeyboardInterrupt:
         left = len(jobs) - len(done) - len(failed)
         print(
@@ -106,24 +163,44 @@ def main(arguments: list[str]) -> int:
     return 1 if failed else 0
 
 
-def _restore(options: argparse.Namespace, jobs: list[tuple[Path, Path]], done: list[Path], failed: list[Path]) -> None:
+def _label(options: argparse.Namespace) -> str:
+    """What results are called after: the task, the configuration, the operator."""
+    if options.task is not None:
+        return str(options.task)
+    files = [Path(value) for option, _, value in (word.partition("=") for word in options.model) if option == "--config"]
+    if files:
+        return files[-1].resolve().parent.name if files[-1].stem == "config" else files[-1].stem
+    return next(word.partition("=")[2] for word in options.model if word.startswith("--operator=")).rpartition(".")[2].lower()
+
+
+def _restore(
+    options: argparse.Namespace, model: Model, jobs: list[tuple[Path, Path]], done: list[Path], failed: list[Path]
+) -> None:
     from cclight.commands.restore.restorer import PictureRestorer
 
-    restorer = PictureRestorer(options)
+    restorer = PictureRestorer(options, model)
     for picture, output in jobs:
         try:
             print(restorer(picture, output), flush=True)
             done.append(picture)
-        except (OSError, RuntimeError, TypeError, ValueError) as error:  # noqa: PERF203 - the other pictures go on
+        except (MemoryError, OSError, RuntimeError, TypeError, ValueError) as error:  # noqa: PERF203 - the other pictures go on
             failed.append(picture)
             print(f"cclight restore: {picture}: {one_line(error)}", file=sys.stderr)
 
 
 def _check(options: argparse.Namespace) -> None:
     task = options.task
+    named = [word.partition("=")[0] for word in options.model or []]
+    if task is None and not {"--config", "--operator"} & set(named):
+        raise UsageError(
+            f"what was done to the pictures? Give --task ({', '.join(TASKS)}), or --operator NAME or --config FILE"
+        )
+    if task is not None and any(name.partition(".")[0] == "--operator" for name in named):
+        raise UsageError("--task and --operator are two ways to say what was done to the pictures: give one of them")
+    given = f"--task {task}" if task else "no --task"
     for name, owner in _OF_TASK.items():
         if owner != task and getattr(options, name) not in (None, False):
-            raise UsageError(f"--{name.replace('_', '-')} belongs to --task {owner}, got --task {task}: leave it out")
+            raise UsageError(f"--{name.replace('_', '-')} belongs to --task {owner}, got {given}: leave it out")
     for name, (low, high) in _RANGES.items():
         value = getattr(options, name)
         if value is not None and not (low <= value <= (high or math.inf) and math.isfinite(value)):

@@ -15,14 +15,14 @@ def find_jobs(paths: list[Path], task: str, output: Path | None, overwrite: bool
 
     Args:
         paths: pictures and folders of them.
-        task: names the results: picture_task.png.
+        task: or whatever results are called after: picture_task.png.
         output: a file or a folder; None writes beside each picture.
         overwrite: restore again what is done.
 
     Raises:
         UsageError: where there is no such picture, or results cannot be told apart.
     """
-    pictures = _without_results(_pictures(paths))
+    pictures = _without_results(_pictures(paths), {*TASKS, task})
     if output is not None and not output.is_dir() and (as_file := _file(output)) is not None:
         if len(pictures) > 1:
             raise UsageError(f"--output {output} is one file for {len(pictures)} pictures: give a folder")
@@ -96,13 +96,13 @@ def _pictures(paths: list[Path]) -> list[Path]:
     return list(dict.fromkeys(pictures))
 
 
-def _without_results(pictures: list[Path]) -> list[Path]:
+def _without_results(pictures: list[Path], endings: set[str]) -> list[Path]:
     """What earlier calls have made of other pictures here is none to restore."""
     known = {(picture.parent, picture.stem) for picture in pictures}
 
     def made(picture: Path) -> bool:
         stem, _, ending = picture.stem.rpartition("_")
-        return ending in TASKS and (picture.parent, stem) in known
+        return ending in endings and (picture.parent, stem) in known
 
     results = [picture for picture in pictures if made(picture)]
     if results:

@@ -6,25 +6,27 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor
 
-import cclight
+from cclight.commands.restore.model import Model
 from cclight.commands.restore.parts import Part, around, noise_at, parts
-from cclight.commands.restore.tasks import Measured, measure
-from cclight.configs import packaged_configs
+from cclight.commands.restore.tasks import Measured, measure, measure_by
 from cclight.data.decoding import Picture, read_picture
-from cclight.data.fitting import fit
+from cclight.data.fitting import OutOfMemory, fit
 from cclight.data.noise import generator
 from cclight.data.noise_level import noise_level, rounding
 from cclight.data.pixels import upright
-from cclight.priors.small import SmallPrior
+from cclight.errors import UsageError
+from cclight.operators.base import Operator
+from cclight.priors.base import Prior
+from cclight.priors.tiled import Tiled
+from cclight.recipes import build
 from cclight.runs.files import write_whole
 from cclight.runs.pictures import encode_picture
 from cclight.samplers.base import Sampler
@@ -49,15 +51,21 @@ class _Restored:
 class PictureRestorer:
     """Restores pictures under the options of the command line."""
 
-    def __init__(self, options: argparse.Namespace) -> None:
+    def __init__(self, options: argparse.Namespace, model: Model) -> None:
         self.options = options
-        # The packaged one, whatever lies in the current folder.
-        text = (packaged_configs() / f"{options.task}.yaml").read_text(encoding="utf-8")
-        part: dict[str, Any] = yaml.safe_load(text)["model"]["sampler"]
-        self.settings = {**part.get("init_args", {}), **({} if options.steps is None else {"steps": options.steps})}
-        self.sampler_class: type[Sampler] = getattr(cclight, part["class_path"])
+        self.sampler: Sampler = build(model.sampler)
+        self.operator: Operator | None = build(model.operator)
+        self.noise_std = model.noise_std if options.noise_std is None else options.noise_std
+        packaged = None if model.packaged is None else build(model.packaged)
+        # A person's own settings are taken as they are.
+        self.tuned = packaged is not None and replace(self.sampler, steps=packaged.steps) == packaged
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.prior = SmallPrior(options.prior).to(self.device)
+        prior: Prior = build(model.prior)
+        if prior.channels not in (1, 3):
+            raise UsageError(f"{type(prior).__name__} takes images of {prior.channels} channels, and pictures have 1 or 3")
+        if prior.image_shape is not None:
+            prior = Tiled(prior)  # pictures have any size
+        self.prior = prior.eval().requires_grad_(False).to(self.device)
 
     def __call__(self, path: Path, output: Path) -> str:
         """Restore a picture, write it, and say so in a line.
@@ -69,11 +77,11 @@ class PictureRestorer:
         begin = time.perf_counter()
         picture = read_picture(path)
         depth, notes = self._format(picture, output)
-        measured = measure(picture, path, self.options)
+        measured = self._measured(picture, path)
         std, witness = self._noise_std(measured, picture.depth)
-        sampler = self._sampler(measured)
-        restored = self._restore(measured, sampler, std, path)
-        image = restored.image if not picture.grey or self.options.task == "colorize" else restored.image.mean(0, keepdim=True)
+        sampler, share = self._settings(measured)
+        restored = self._restore(measured, sampler, share, std, path)
+        image = restored.image if not picture.grey or measured.coloured else restored.image.mean(0, keepdim=True)
         image = torch.from_numpy(np.ascontiguousarray(upright(image.permute(1, 2, 0).numpy(), measured.orientation)))
         image = image.permute(2, 0, 1)
         write_whole(output, encode_picture(image, output.suffix, depth, _larger(picture.alpha, image)))
@@ -94,21 +102,30 @@ class PictureRestorer:
             return 8, [f"16 bits a channel became 8, which is what {suffix} holds"]
         return (16 if picture.depth == 16 else 8), []
 
-    def _sampler(self, measured: Measured) -> Sampler:
-        """The configuration's sampler; a picture that was compressed less than in tuning is kept more."""
-        settings = dict(self.settings)
-        if self.options.task == "jpeg" and measured.compressed < TUNED:
-            path = self.prior.path
-            tuned = path.ratio(path.time(torch.tensor(settings["t_start"], dtype=torch.float64)))
-            begin = path.time_at_ratio((measured.compressed / TUNED) ** 2 * tuned)
-            settings["t_start"] = min(float((begin - path.t_noise) / (path.t_data - path.t_noise)), 0.99)
-        return self.sampler_class(**settings)
+    def _measured(self, picture: Picture, path: Path) -> Measured:
+        grey = self.prior.channels == 1
+        if grey and not picture.grey:
+            raise ValueError(f"it is coloured, and {type(self.prior).__name__} takes grey images: make it grey")
+        if self.operator is not None:
+            measured = measure_by(self.operator, picture, self.prior.channels)
+        else:
+            measured = measure(picture, path, self.options)
+        return replace(measured, y=measured.y[:, :1]) if grey else measured
+
+    def _settings(self, measured: Measured) -> tuple[Sampler, float]:
+        """The sampler, and the restoration's share of the result; what was compressed less than in tuning is kept more."""
+        if self.options.task != "jpeg" or measured.compressed >= TUNED or not self.tuned:
+            return self.sampler, 1.0
+        path, share = self.prior.path, measured.compressed / TUNED
+        tuned = path.ratio(path.time(torch.tensor(self.sampler.t_start, dtype=torch.float64)))
+        begin = path.time_at_ratio(share**2 * tuned)
+        t_start = min(float((begin - path.t_noise) / (path.t_data - path.t_noise)), 0.99)
+        return replace(self.sampler, t_start=t_start), share  # type: ignore[type-var]
 
     def _noise_std(self, measured: Measured, depth: int) -> tuple[float, list[str]]:
         """σ_y, and where it comes from."""
-        given = self.options.noise_std
-        if given is not None:
-            return given, []
+        if self.noise_std is not None:
+            return self.noise_std, []
         if measured.exact:
             return 0.0, []
         stored = max(rounding(depth), measured.compressed)
@@ -119,26 +136,27 @@ class PictureRestorer:
         y = measured.y[..., rows, columns].to(self.device)
         found = noise_level(fit(measured.operator(rows, columns), y, self.prior, stored), depth, measured.compressed)
         if found.contradicted:
-            option = "--sigma" if self.options.kernel is None else "--kernel"
+            smaller = "--sigma" if self.options.kernel is None else "--kernel"
+            smaller = smaller if self.operator is None else type(self.operator).__name__
             raise ValueError(
                 f"it holds more detail than such a blur lets through ({found.std:.3f}, of which noise explains "
-                f"{found.explained:.3f}): give a smaller {option}, or insist with --noise_std {found.std:.2g}"
+                f"{found.explained:.3f}): give a smaller {smaller}, or insist with --noise_std {found.std:.2g}"
             )
         return found.std, [f"noise {found.std:.4f} ({found.witness})"]
 
-    def _restore(self, measured: Measured, sampler: Sampler, std: float, path: Path) -> _Restored:
+    def _restore(self, measured: Measured, sampler: Sampler, share: float, std: float, path: Path) -> _Restored:
         """Part by part, mixed where parts overlap."""
         scale = measured.scale
         height, width = (side * scale for side in measured.y.shape[-2:])
         places = self._places(measured)
         self._announce(path, places, scale, (height, width))
-        total, weights = torch.zeros(3, height, width), torch.zeros(height, width)
+        total, weights = torch.zeros(self.prior.channels, height, width), torch.zeros(height, width)
         if measured.missing is not None:
             weights = torch.from_numpy(~measured.missing).float()
             total = measured.y[0] * weights
         given_up = nfe = 0
         for number, part in enumerate(_shown(places, path)):
-            image, nfe, agrees = self._part(measured, sampler, part, std, number)
+            image, nfe, agrees = self._part(measured, sampler, share, part, std, number)
             given_up += not agrees
             weight = (part.down[:, None] * part.across).repeat_interleave(scale, 0).repeat_interleave(scale, 1)
             rows, columns = (slice(place.start * scale, place.stop * scale) for place in (part.rows, part.columns))
@@ -151,6 +169,8 @@ class PictureRestorer:
     def _places(self, measured: Measured) -> list[Part]:
         height, width = measured.y.shape[-2:]
         tile = self.options.tile
+        if measured.whole:
+            return parts(height, width, max(height, width), 0)
         if tile is None:
             large = measured.missing is not None or height * width * measured.scale**2 > LARGE
             tile = TILE if large else max(height, width) * measured.scale
@@ -160,7 +180,18 @@ class PictureRestorer:
             return around(measured.missing, tile, overlap)
         return parts(height, width, tile, overlap, measured.grid)
 
-    def _part(self, measured: Measured, sampler: Sampler, part: Part, std: float, number: int) -> tuple[Tensor, int, bool]:
+    def _prior(self, measured: Measured) -> Prior:
+        """The prior; where the picture is one part, in tiles if it is large or these are asked for."""
+        tile = self.options.tile
+        large = measured.y.shape[-2] * measured.y.shape[-1] * measured.scale**2 > LARGE
+        if not measured.whole or isinstance(self.prior, Tiled) or not (large or tile):
+            return self.prior
+        side = TILE if tile is None else tile
+        return Tiled(self.prior, side + -side % self.prior.stride)
+
+    def _part(
+        self, measured: Measured, sampler: Sampler, share: float, part: Part, std: float, number: int
+    ) -> tuple[Tensor, int, bool]:
         """One part's image (C, h, w), the network calls, and whether it agrees with the measurement."""
         y = measured.y[..., part.rows, part.columns].to(self.device)
         fitted = fit(measured.operator(part.rows, part.columns).to(self.device), y, self.prior, std)
@@ -168,11 +199,13 @@ class PictureRestorer:
         left = part.columns.start * measured.scale - fitted.columns.start
         noise = noise_at(self.options.seed, fitted.shape[0], top, left, *fitted.shape[1:]).to(self.device)
         generators = [generator(self.options.seed, number, "sampler")]
-        restoration = sampler.sample(self.prior, fitted.operator, fitted.y, noise, noise_std=std, generators=generators)
-        image = restoration.image
-        if not image.isfinite().all():
+        try:
+            solved = fitted.solve(sampler, self._prior(measured), noise, std, generators)
+        except OutOfMemory as error:
+            raise OutOfMemory(f"{error}: give --tile {max(64, (self.options.tile or TILE) // 2)}") from error
+        if not solved.finite.all():
             raise ValueError("the restoration holds NaN or infinity: try more --steps, or another --noise_std")
-        image = image.clamp(-1, 1)
+        image = solved.image if share == 1 else torch.lerp(fitted.y, solved.image, share)
         agrees = True
         if measured.missing is None:
             plain = fitted.y if fitted.y.shape[1:] == fitted.shape else fitted.operator.pinv(fitted.y)
@@ -180,14 +213,15 @@ class PictureRestorer:
             residual = float(fitted.residual(image))
             if residual > allowed and residual > float(fitted.residual(plain.clamp(-1, 1))):
                 image, agrees = plain, False
-        return fitted.cut(image)[0].cpu(), restoration.nfe, agrees
+        return fitted.cut(image)[0].cpu(), solved.nfe, agrees
 
     def _announce(self, path: Path, places: list[Part], scale: int, size: tuple[int, int]) -> None:
         """How long a large picture takes, told before it begins, from one network call here."""
         pixels = sum(len(part.down) * len(part.across) for part in places) * scale**2
         if pixels <= LARGE:
             return
-        x = torch.zeros(1, self.prior.channels, 256, 256, device=self.device)
+        side = self.prior.tile if isinstance(self.prior, Tiled) else 256
+        x = torch.zeros(1, self.prior.channels, side, side, device=self.device)
         t = torch.full((1,), 0.5, device=self.device)
         for _ in range(2):  # the first one is slower
             begin = time.perf_counter()
@@ -195,7 +229,7 @@ class PictureRestorer:
                 x = x.detach().requires_grad_()
                 self.prior(x, t).sum().backward()
             seconds = time.perf_counter() - begin
-        seconds *= 1.2 * int(self.settings["steps"]) * pixels / x[0, 0].numel()
+        seconds *= 1.2 * self.sampler.steps * pixels / x[0, 0].numel()
         length, unit = next(pair for pair in ((3600, "h"), (60, "min"), (1, "s")) if seconds >= 1.5 * pair[0] or pair[0] == 1)
         about = f"{seconds / length:.0f} {unit}"
         print(f"{path} becomes {size[1]}×{size[0]}, in {len(places)} parts: about {about}", file=sys.stderr, flush=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 from cclight.data.decoding import Picture
 from cclight.data.noise_level import compression
 from cclight.data.pixels import LARGEST, upright
-from cclight.operators.base import Operator
+from cclight.operators.base import LinearOperator, Operator
 from cclight.operators.circular import CircularBlur
 from cclight.operators.jpeg import JPEG, quantization_tables
 from cclight.operators.kernels import KernelFile
@@ -38,6 +38,8 @@ class Measured:
         compressed: what JPEG added, σ in units of [-1, 1].
         blurred: whether σ_y is to be told from everything that the picture shows, not only from how it was stored.
         exact: pixels are as the operator left them: no noise, whatever they were stored in.
+        whole: what the operator does depends on the place, so that the picture is one part.
+        coloured: the operator took the colours.
         missing: (H, W) bool, the pixels to fill in; None where all are to be restored.
         orientation: EXIF's, which is still to be applied to the result.
         notes: what people should know, each a clause.
@@ -50,6 +52,8 @@ class Measured:
     compressed: float = 0.0
     blurred: bool = False
     exact: bool = False
+    whole: bool = False
+    coloured: bool = False
     missing: np.ndarray | None = None
     orientation: int = 1
     notes: tuple[str, ...] = ()
@@ -69,6 +73,40 @@ def measure(picture: Picture, path: Path, options: argparse.Namespace) -> Measur
     return _TASKS[options.task](picture, path, options)
 
 
+def measure_by(operator: Operator, picture: Picture, channels: int) -> Measured:
+    """The measurement that a picture is of an operator that a configuration names.
+
+    Args:
+        operator: the operator.
+        picture: the picture.
+        channels: of the images that are looked for.
+
+    Raises:
+        ValueError: where the operator makes no pictures.
+    """
+    name, side = type(operator).__name__, 96
+    y, coloured, scale = to_y(picture.pixels), False, 1
+    if not isinstance(operator, Inpainting):  # whose mask may have one size
+        made = operator(torch.zeros(1, channels, side, side))
+        if made.ndim != 4 or made.is_complex() or made.shape[1] not in (1, 3) or side % made.shape[3]:
+            raise ValueError(f"{name} makes no pictures, of which this could be one: choose an operator that does")
+        scale, coloured = side // made.shape[3], channels == 3 and made.shape[1] == 1
+        if coloured:
+            y = Colorization()(y)
+    _check_size(picture, scale, "choose another operator")
+    linear = isinstance(operator, LinearOperator)
+    return Measured(
+        y, lambda *_: operator, scale=scale, compressed=_compressed(picture), blurred=linear and operator.reach > 0,
+        exact=not linear or isinstance(operator, Inpainting), whole=True, coloured=coloured,
+    )  # fmt: skip
+
+
+def _check_size(picture: Picture, factor: int, remedy: str) -> None:
+    height, width = (factor * side for side in picture.pixels.shape[:2])
+    if height * width > LARGEST:
+        raise ValueError(f"it would become {width}×{height}, more than {LARGEST:,} pixels: cut it, or {remedy}")
+
+
 def to_y(pixels: np.ndarray) -> Tensor:
     """Pixels (H, W, 1 or 3), uint8 or uint16, as a colour image (1, 3, H, W) in [-1, 1]."""
     image = torch.from_numpy(pixels / np.float32(np.iinfo(pixels.dtype).max / 2) - 1)
@@ -77,9 +115,7 @@ def to_y(pixels: np.ndarray) -> Tensor:
 
 def _sr(picture: Picture, path: Path, options: argparse.Namespace) -> Measured:
     factor = 4 if options.factor is None else options.factor
-    height, width = (factor * side for side in picture.pixels.shape[:2])
-    if height * width > LARGEST:
-        raise ValueError(f"it would become {width}×{height}, more than {LARGEST:,} pixels: cut it, or give a smaller --factor")
+    _check_size(picture, factor, "give a smaller --factor")
     operator = BicubicDownsampling(factor)
     return Measured(to_y(picture.pixels), lambda *_: operator, scale=factor, compressed=_compressed(picture))
 
@@ -100,7 +136,7 @@ def _deblur(picture: Picture, path: Path, options: argparse.Namespace) -> Measur
 
 def _colorize(picture: Picture, path: Path, options: argparse.Namespace) -> Measured:
     operator = Colorization()
-    return Measured(operator(to_y(picture.pixels)), lambda *_: operator, compressed=_compressed(picture))
+    return Measured(operator(to_y(picture.pixels)), lambda *_: operator, compressed=_compressed(picture), coloured=True)
 
 
 def _jpeg(picture: Picture, path: Path, options: argparse.Namespace) -> Measured:
