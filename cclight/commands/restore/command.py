@@ -18,6 +18,7 @@ import math
 import sys
 from pathlib import Path
 
+from cclight.commands.arguments import PlainParser
 from cclight.errors import UsageError, one_line
 
 TASKS = ("sr", "deblur", "inpaint", "colorize", "jpeg")
@@ -43,7 +44,7 @@ _RANGES: dict[str, tuple[float, float | None]] = {
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser("cclight restore", description="Restore pictures of your own with the embedded prior.")
+    made = PlainParser("cclight restore", description="Restore pictures of your own with the embedded prior.")
     made.add_argument("pictures", nargs="+", type=Path, help="pictures, or folders of them")
     made.add_argument("--task", choices=TASKS, required=True, help="what was done to them")
     made.add_argument("--factor", type=int, help="sr: how many times larger (4)")
