@@ -91,5 +91,7 @@ def test_the_command_knows_short_names_and_names_mistakes(capsys):
     assert main(["BicubicDownsampling", "--operator.factor=2"]) == 0
     with pytest.raises(UsageError, match="divisible by its factor 4"):
         main(["BicubicDownsampling", "--image_shape", "[3,30,30]"])
-    with pytest.raises(UsageError, match="operators_to_check.Nope"):
+    with pytest.raises(UsageError, match=r"operators_to_check\.Nope"):
         main(["operators_to_check.Nope"])
+    with pytest.raises(UsageError, match="--image_shape is channels, height and width"):
+        main(["JPEG", "--image_shape", "[3,0,0]"])
