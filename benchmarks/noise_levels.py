@@ -3,8 +3,9 @@
 python benchmarks/noise_levels.py [FOLDER]
 
 The embedded prior, the photographs of a folder (six of scikit-image's without one) at --size pixels, PSNR in dB. A cell is
-marked where it lies more than 0.5 dB under DDRM's with 20 steps (-), or under the measurement itself, enlarged where it is smaller
-(!). Settings are those of the packaged configurations, and the samplers' own where there is none; nothing is chosen here.
+marked where it lies more than 0.5 dB under DDRM's with 20 steps (-), or under the measurement itself, enlarged where it is
+smaller (!). `Conjugate` and `Heun` have the settings of the packaged configuration of the operator's kind (missing pixels start
+as colorize.yaml does), the others their own or the packaged ones; nothing is chosen here, and nothing depends on σ_y.
 """
 
 from __future__ import annotations
@@ -54,28 +55,28 @@ LEVELS = (0.0, 0.01, 0.05, 0.2)
 ALLOWED = 0.5
 
 
-def operators(size: int) -> dict[str, SpectralOperator]:
-    """One of each kind."""
+def operators(size: int) -> dict[str, tuple[SpectralOperator, str]]:
+    """One of each kind, and the packaged configuration whose settings suit it."""
     return {
-        "bicubic ×4": BicubicDownsampling(4),
-        "pooling ×4": AveragePooling(4),
-        "Gaussian blur 3": GaussianBlur(),
-        "uniform blur 9": UniformBlur(),
-        "box": Inpainting(Box(size // 4), fill=True),
-        "random 70 %": Inpainting(RandomPixels(0.7)),
-        "grey": Colorization(),
-        "noise alone": Denoising(),
+        "bicubic ×4": (BicubicDownsampling(4), "sr"),
+        "pooling ×4": (AveragePooling(4), "sr"),
+        "Gaussian blur 3": (GaussianBlur(), "deblur"),
+        "uniform blur 9": (UniformBlur(), "deblur"),
+        "box": (Inpainting(Box(size // 4), fill=True), "colorize"),
+        "random 70 %": (Inpainting(RandomPixels(0.7)), "colorize"),
+        "grey": (Colorization(), "colorize"),
+        "noise alone": (Denoising(), "deblur"),
     }
 
 
-def samplers() -> dict[str, Sampler]:
+def samplers(configuration: str = "deblur") -> dict[str, Sampler]:
     """The packaged ones; those that only a flow suits run on one."""
-    deblur = recipe("deblur").sampler
-    assert isinstance(deblur, Conjugate)
+    conjugate = recipe(configuration).sampler
+    assert isinstance(conjugate, Conjugate)
     return {
         "DDRM": DDRM(20),
-        "Conjugate": deblur,
-        "Heun": ConjugateHeun(3, deblur.guidance, deblur.t_start, schedule=deblur.schedule),
+        "Conjugate": conjugate,
+        "Heun": ConjugateHeun(3, conjugate.guidance, conjugate.t_start, schedule=conjugate.schedule),
         "Moments": ConjugateMoments(5, t_start=0.629),
         "PiGDM": PiGDM(20),
         "OTODE": OTODE(20),
@@ -110,19 +111,20 @@ def main() -> None:
     source: Source = ImageFolder(options.folder) if options.folder else SamplePhotographs()
     prepare = Preprocessing((options.size, options.size))
     clean = torch.stack([prepare(photograph) for photograph in source.shard(limit=options.limit)])
-    chosen = {name: s for name, s in samplers().items() if not options.only or name in ("DDRM", *options.only)}
+    chosen = [name for name in samplers() if not options.only or name in ("DDRM", *options.only)]
     priors = SmallPrior(), SmallPrior(path=OTPath(), parameterization=Velocity())
     print(f"| operator | σ_y | measurement | {' | '.join(chosen)} |\n|---|---|---|{'---|' * len(chosen)}", flush=True)
     rows = []
-    for name, operator in operators(options.size).items():
+    for name, (operator, configuration) in operators(options.size).items():
+        kinds = samplers(configuration)
         for level in LEVELS:
             y = operator(clean)
             y = y + level * torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
             given = psnr(look(y, clean), clean)
             found = {}
-            for title, sampler in chosen.items():
+            for title in chosen:
                 prior = priors[title in ("OTODE", "PnPFlow")]
-                found[title] = psnr(sampler.sample(prior, operator, y, noise_std=level).image, clean)
+                found[title] = psnr(kinds[title].sample(prior, operator, y, noise_std=level).image, clean)
             least = found["DDRM"] - ALLOWED
             cells = [f"{v:.1f}{'' if v >= least else '-'}{'' if v >= given else '!'}" for v in found.values()]
             print(f"| {name} | {level:g} | {given:.1f} | {' | '.join(cells)} |", flush=True)

@@ -67,9 +67,6 @@ class Conjugate(Sampler):
         jacobian: "vjp", or "none" to drop the terms in Jᵀr: one forward pass a step and no backward one, half the time.
         churn: before each step but the first, fresh noise raises the noise-to-signal ratio by this factor less one, >= 0; for
             order 1. 0 is deterministic (Karras et al., NeurIPS 2022, algorithm 2).
-
-    Raises:
-        ValueError: for values outside these ranges.
     """
 
     steps: int = 5

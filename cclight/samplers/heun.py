@@ -37,9 +37,6 @@ class ConjugateHeun(Sampler):
         t_end: progress at which it ends; None ends at 0.999 on the VP path and 1 on the OT path.
         schedule: how the guidance varies with time, see `cclight.paths.guidance`.
         timesteps: how the steps are spaced, see `cclight.samplers.grid`.
-
-    Raises:
-        ValueError: for values outside these ranges.
     """
 
     steps: int = 3

@@ -57,9 +57,6 @@ class ConjugateMoments(Sampler):
         t_start: progress from noise (0) to data (1) at which sampling begins, from the pseudoinverse plus noise; above 0.
         t_end: progress at which it ends; None ends at 0.999 on the VP path and 1 on the OT path.
         timesteps: how the steps are spaced, see `cclight.samplers.grid`.
-
-    Raises:
-        ValueError: for values outside these ranges.
     """
 
     steps: int = 5

@@ -38,9 +38,6 @@ class OTODE(Sampler):
         t_start: progress from noise (0) to data (1) at which sampling begins.
         timesteps: how the steps are spaced, see `cclight.samplers.grid`.
         t_end: progress at which it ends; None for the path's own end.
-
-    Raises:
-        ValueError: for values outside these ranges.
     """
 
     steps: int = 100

@@ -115,9 +115,6 @@ class PiGDM(Sampler):
         schedule: how the guidance varies with time, see `cclight.paths.guidance`: "constant" is ΠGDM, "inverse_variance" ΠGFM.
         integrator: "exponential" (ΠGDM) or "euler" (ΠGFM).
         timesteps: how the steps are spaced, see `cclight.samplers.grid`.
-
-    Raises:
-        ValueError: for values outside these ranges.
     """
 
     steps: int = 20

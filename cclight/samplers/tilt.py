@@ -93,9 +93,6 @@ class ConjugateTilt(Sampler):
         order: 1 (Euler) or 2 (Adams-Bashforth, at no extra network call).
         timesteps: how the steps are spaced, see `cclight.samplers.grid`.
         renewal: how fast the noise is renewed, >= 0; 0 is deterministic, large values keep none of it.
-
-    Raises:
-        ValueError: for values outside these ranges.
     """
 
     steps: int = 5

@@ -132,7 +132,7 @@ def test_a_training_without_an_end_is_an_error(folder, capsys):
         ),
         (["--model.warm_start", "null", "--model.widths", "[0]", "--model.depths", "[1]"], "widths (0,) and depths (1,)"),
         (["--data.patch_size", "30"], "patch_size must be divisible by 4, got 30"),
-        (["--data.batch_size", "0"], "batch_size must be 1 or more, got 0"),
+        (["--data.batch_size", "0"], "data.batch_size is 0: give 1 to 1000000"),
         (["--data.grey", "2"], "grey is a fraction, got 2"),
     ],
 )

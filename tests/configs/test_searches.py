@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cclight.commands.tune.command import Evaluation
 from cclight.commands.tune.search import read_search
+from cclight.commands.tune.trial import Evaluation
 from cclight.configs import packaged_configs
 
 SEARCHES = {path.stem: path for path in sorted((packaged_configs() / "search").glob("*.yaml"))}
@@ -21,13 +21,11 @@ TINY = ["--model.prior.init_args.weights", str(Path(__file__).parents[1] / "asse
 
 
 @pytest.mark.parametrize("name", SEARCHES)
-def test_each_fits_its_configuration(name, tmp_path, monkeypatch):
+def test_each_fits_its_configuration(name, monkeypatch):
     monkeypatch.chdir(packaged_configs())
     search = read_search(SEARCHES[name])
     # What LPIPS needs is not here to be had, and not what is asked.
-    evaluation = Evaluation(
-        [*OTHERS.get(name, ["--config", f"{name}.yaml"]), *TINY], tmp_path / "trials", replace(search, objective="psnr")
-    )
+    evaluation = Evaluation([*OTHERS.get(name, ["--config", f"{name}.yaml"]), *TINY], replace(search, objective="psnr"))
     evaluation.check()
     assert {constraint.metric for constraint in search.constraint} <= set(evaluation.quantities)
     assert search.objective in evaluation.quantities

@@ -1,4 +1,4 @@
-"""An operator, a sampler and a prior of one's own: see the README's section on extending cclight."""
+"""An operator, a sampler and a prior of one's own: see CONTRIBUTING.md."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""The README's example of extending cclight runs from a user's own folder."""
+"""The example of extending cclight runs from a user's own folder."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def test_each_part_takes_less_than_thirty_lines():
     assert max(sizes.values()) < 30
 
 
-def test_the_readme_shows_this_file():
-    readme = (HERE.parents[1] / "README.md").read_text(encoding="utf-8")
+def test_the_page_on_extending_shows_this_file():
+    readme = (HERE.parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
     for name in ("my_parts.py", "mine.yaml"):
         text = (HERE / name).read_text(encoding="utf-8")
         start = text.find("class Interlacing") if name.endswith(".py") else 0

@@ -89,9 +89,9 @@ def test_the_command_reads_the_users_own_module(tmp_path, monkeypatch, capsys):
 
 def test_the_command_knows_short_names_and_names_mistakes(capsys):
     assert main(["BicubicDownsampling", "--operator.factor=2"]) == 0
-    with pytest.raises(UsageError, match="divisible by its factor 4"):
+    with pytest.raises(UsageError, match="divisible by its factor 4, got 30×30: set --image_shape to a multiple of 4"):
         main(["BicubicDownsampling", "--image_shape", "[3,30,30]"])
-    with pytest.raises(UsageError, match=r"operators_to_check\.Nope"):
+    with pytest.raises(UsageError, match="Nope"):
         main(["operators_to_check.Nope"])
     with pytest.raises(UsageError, match="--image_shape is channels, height and width"):
         main(["JPEG", "--image_shape", "[3,0,0]"])
