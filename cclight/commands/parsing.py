@@ -22,6 +22,8 @@ from lightning.pytorch.cli import LightningArgumentParser
 from cclight.configs import check_yaml
 from cclight.errors import UsageError
 
+LARGEST = 1e15  # its square still has a place in float32
+
 # The groups of a parser's help in the order that a user needs them, with their titles; the others follow.
 _GROUPS = {
     "options": "Options",
@@ -184,6 +186,8 @@ def check_numbers(config: Any, key: str = "") -> None:
             check_numbers(value, f"{key}[{place}]")
     elif isinstance(config, float) and not math.isfinite(config):
         raise UsageError(f"{key} is {config}: give a finite number")
+    elif isinstance(config, float) and abs(config) > LARGEST:
+        raise UsageError(f"{key} is {config:g}: give a number of at most {LARGEST:g}")
     elif isinstance(config, int) and abs(config) >= 2**63:
         raise UsageError(f"{key} is {config}: give a smaller number")
 

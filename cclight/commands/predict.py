@@ -19,6 +19,8 @@ from cclight.callbacks.tensorboard import TensorBoardLog
 from cclight.commands.lightning import _CLI, add_metrics_arguments
 from cclight.data.datamodule import RestorationDataModule
 from cclight.interruption import Interruption
+from cclight.metrics.image import LPIPS
+from cclight.metrics.perceptual import PerceptualMap
 from cclight.operators.base import Operator
 from cclight.operators.masks import Inpainting, MaskFile
 from cclight.restorer import Restorer
@@ -51,6 +53,9 @@ class PredictCLI(_CLI):
         parser.add_argument("--run.name", type=str | None, default=None, help="The run's name; None takes the file's.")
         parser.add_class_arguments(RunFolder, "run", skip={"name"})
         parser.add_argument("--images.grid", type=int, default=8, help="How many images grid.png shows; 0 makes none.")
+        parser.add_argument(
+            "--images.maps", type=bool, default=False, help="Also save maps of where restorations differ to the eye (LPIPS)."
+        )
         add_metrics_arguments(parser)
         for target in ("model", "data"):
             parser.link_arguments("operator", f"{target}.operator", apply_on="instantiate")
@@ -89,9 +94,11 @@ class PredictCLI(_CLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer = super().instantiate_trainer(**kwargs)
-        metrics = self.config_init.metrics
+        metrics, images = self.config_init.metrics, self.config_init.images
+        nets = [metric.net for metric in metrics.per_image or () if isinstance(metric, LPIPS)]
+        maps = PerceptualMap(*nets[:1]) if images.maps else None  # with the network that is measured with, where there is one
         self.sinks: list[Sink] = [
-            ImageWriter(self.run, self.config_init.images.grid),
+            ImageWriter(self.run, images.grid, maps),
             MetricsCallback(self.run, metrics.per_image, metrics.distances),
             SummaryTable(),
             TensorBoardLog(trainer.loggers),

@@ -2,7 +2,7 @@
 
     runs/<name>/
       config.yaml              the resolved configuration
-      restored/00007_astronaut.png   measurement/...   clean/...
+      restored/00007_astronaut.png   measurement/...   clean/...   maps/...
       rows/                    the rows of the grid, grid.png
       records/00000.jsonl      one line per finished image: index, name, content and numbers; one file per rank
       records/evaluated.jsonl  the same of `cclight evaluate`, which go before
@@ -45,10 +45,10 @@ from cclight.runs.records import Record, lines_of, open_lines, read_lines
 if TYPE_CHECKING:
     from torch import Tensor
 
-Kind = Literal["restored", "measurement", "clean", "rows"]
+Kind = Literal["restored", "measurement", "clean", "rows", "maps"]
 
 
-KINDS: tuple[Kind, ...] = ("restored", "measurement", "clean", "rows")
+KINDS: tuple[Kind, ...] = ("restored", "measurement", "clean", "rows", "maps")
 
 
 # What a run writes, by name: nothing else is ever deleted.
