@@ -128,6 +128,10 @@ def test_every_path_and_parameterization_gives_a_sane_picture(sampler, path, par
     ours = getattr(cclight, sampler)(**SETTINGS[sampler])
     for task in PLAIN if isinstance(parameterization, NATIVE[type(path)]) else PLAIN[::3]:
         operator = OPERATORS[task]
+        settings = SETTINGS[sampler]
+        if task == "JPEG" and "schedule" in settings:  # as jpeg.yaml does: a compressed picture is nearly the picture
+            settings = {**settings, "guidance": 1.3, "t_start": 0.905}
+        ours = getattr(cclight, sampler)(**settings)
         if not isinstance(operator, ours.requires) or (task == "GaussianBlur" and sampler in CREEPING):
             continue
         y = operator(x)
