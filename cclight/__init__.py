@@ -40,6 +40,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; a test keeps it the sam
     from cclight.operators.kernels import KernelFile as KernelFile
     from cclight.operators.kernels import LineKernel as LineKernel
     from cclight.operators.kernels import ShakeKernel as ShakeKernel
+    from cclight.operators.latent import LatentDecoding as LatentDecoding
     from cclight.operators.masks import Box as Box
     from cclight.operators.masks import FreeForm as FreeForm
     from cclight.operators.masks import Inpainting as Inpainting
@@ -65,13 +66,25 @@ if TYPE_CHECKING:  # what editors and type checkers see; a test keeps it the sam
     from cclight.paths.parameterization import Sample as Sample
     from cclight.paths.parameterization import Velocity as Velocity
     from cclight.priors.adm import ADM as ADM
+    from cclight.priors.azula import AzulaPrior as AzulaPrior
     from cclight.priors.base import Prior as Prior
+    from cclight.priors.conditioned import NoiseConditioned as NoiseConditioned
+    from cclight.priors.deepinv import DeepinvPrior as DeepinvPrior
+    from cclight.priors.edm import EDM as EDM
+    from cclight.priors.guided import Guided as Guided
     from cclight.priors.hf_diffusers import AngularVelocity as AngularVelocity
     from cclight.priors.hf_diffusers import DiffusersPrior as DiffusersPrior
+    from cclight.priors.hf_flow import DiffusersFlow as DiffusersFlow
+    from cclight.priors.latent import Autoencoder as Autoencoder
+    from cclight.priors.latent import DiffusersAutoencoder as DiffusersAutoencoder
+    from cclight.priors.latent import Latent as Latent
     from cclight.priors.mixture import GaussianMixture as GaussianMixture
     from cclight.priors.ncsnpp import RectifiedFlow as RectifiedFlow
+    from cclight.priors.pnpflow import PnPFlowUNet as PnPFlowUNet
+    from cclight.priors.recast import Recast as Recast
     from cclight.priors.retimed import Retimed as Retimed
     from cclight.priors.small import SmallPrior as SmallPrior
+    from cclight.priors.stable_diffusion import StableDiffusion as StableDiffusion
     from cclight.priors.tiled import Tiled as Tiled
     from cclight.problem import Problem as Problem
     from cclight.problem import Restoration as Restoration
@@ -79,6 +92,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; a test keeps it the sam
     from cclight.recipes import recipe as recipe
     from cclight.restorer import Restored as Restored
     from cclight.restorer import Restorer as Restorer
+    from cclight.samplers.base import FromNoise as FromNoise
     from cclight.samplers.base import Sampler as Sampler
     from cclight.samplers.conjugate import Conjugate as Conjugate
     from cclight.samplers.ddrm import DDRM as DDRM
@@ -87,6 +101,8 @@ if TYPE_CHECKING:  # what editors and type checkers see; a test keeps it the sam
     from cclight.samplers.grid import Grid as Grid
     from cclight.samplers.guided_ode import GuidedODE as GuidedODE
     from cclight.samplers.heun import ConjugateHeun as ConjugateHeun
+    from cclight.samplers.latino import LATINO as LATINO
+    from cclight.samplers.latino import InLatents as InLatents
     from cclight.samplers.moments import ConjugateMoments as ConjugateMoments
     from cclight.samplers.otode import OTODE as OTODE
     from cclight.samplers.pigdm import PiGDM as PiGDM
@@ -107,8 +123,18 @@ _ROOMS = {
     "priors.adm": ("ADM",),
     "priors.ncsnpp": ("RectifiedFlow",),
     "priors.retimed": ("Retimed",),
+    "priors.recast": ("Recast",),
     "priors.tiled": ("Tiled",),
+    "priors.conditioned": ("NoiseConditioned",),
+    "priors.edm": ("EDM",),
+    "priors.pnpflow": ("PnPFlowUNet",),
+    "priors.azula": ("AzulaPrior",),
+    "priors.deepinv": ("DeepinvPrior",),
+    "priors.guided": ("Guided",),
+    "priors.latent": ("Latent", "Autoencoder", "DiffusersAutoencoder"),
+    "priors.stable_diffusion": ("StableDiffusion",),
     "priors.hf_diffusers": ("DiffusersPrior", "AngularVelocity"),
+    "priors.hf_flow": ("DiffusersFlow",),
     "operators.base": ("Operator", "LinearOperator", "SpectralOperator"),
     "operators.separable": ("BicubicDownsampling", "GaussianBlur", "UniformBlur"),
     "operators.pixelwise": ("AveragePooling", "Colorization", "Denoising"),
@@ -121,8 +147,9 @@ _ROOMS = {
     "operators.codec": ("CodecCompression",),
     "operators.compose": ("Compose", "LinearCompose"),
     "operators.external": ("DeepinvPhysics",),
+    "operators.latent": ("LatentDecoding",),
     "problem": ("Problem", "Restoration"),
-    "samplers.base": ("Sampler",),
+    "samplers.base": ("FromNoise", "Sampler"),
     "samplers.grid": ("Grid",),
     "samplers.conjugate": ("Conjugate",),
     "samplers.heun": ("ConjugateHeun",),
@@ -135,6 +162,7 @@ _ROOMS = {
     "samplers.reddiff": ("REDDiff",),
     "samplers.otode": ("OTODE",),
     "samplers.pnpflow": ("PnPFlow",),
+    "samplers.latino": ("LATINO", "InLatents"),
     "samplers.guided_ode": ("GuidedODE",),
     "data.datamodule": ("RestorationDataModule", "Batch"),
     "data.sources": ("Source", "ImageFolder", "SamplePhotographs"),

@@ -66,6 +66,7 @@ class Problem:
         noise: initial standard normal noise, (B, C, H, W); its dtype and device are the sampler's.
         noise_std: σ_y, the standard deviation of the measurement's noise, in units of [-1, 1] images.
         generators: one random generator per image, on the CPU or the noise's device; None makes one of each image's place.
+        label: the class of each image, (B,), -1 for none; None where no image has one.
 
     Attributes:
         times: the path's times between a sampler's steps, from noise toward data; the sampler sets them.
@@ -80,8 +81,10 @@ class Problem:
         noise: Tensor,
         noise_std: float = 0.0,
         generators: Sequence[torch.Generator] | None = None,
+        label: Tensor | None = None,
     ) -> None:
         self.prior = prior
+        self.label = label
         self.operator = operator
         self.y = y
         self.noise = noise
@@ -95,12 +98,12 @@ class Problem:
         self._autocast_dtype = torch.get_autocast_dtype(device)
 
     def network(self, x: Tensor, t: float) -> Tensor:
-        """The prior's raw output N(x, t), (B, C, H, W), in x's dtype. Counts one evaluation."""
-        self.nfe += 1
+        """The prior's raw output N(x, t), (B, C, H, W), in x's dtype. Counts the evaluations that a call costs."""
+        self.nfe += self.prior.evaluations
         times = torch.full((x.shape[0],), t, dtype=x.dtype, device=x.device)
         mixed = torch.autocast(x.device.type, self._autocast_dtype) if self._autocast else contextlib.nullcontext()
         with mixed:
-            return self.prior(x, times).to(x.dtype)
+            return (self.prior(x, times) if self.label is None else self.prior(x, times, self.label)).to(x.dtype)
 
     def network_and_vjp(self, x: Tensor, t: float, cotangent: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """N(x, t) and Jᵀ v with J = ∂N/∂x, from one evaluation and one backward pass.
@@ -139,12 +142,14 @@ class Problem:
         return self.operator.pinv(self.y)
 
     @cached_property
-    def spectrum(self) -> Spectrum:
-        """How functions of HᵀH act on the images, with the measurement's noise.
+    def adjoint_y(self) -> Tensor:
+        """Hᵀy, (B, C, H, W), of a linear operator."""
+        assert isinstance(self.operator, LinearOperator)
+        return self.operator.adjoint(self.y)
 
-        Raises:
-            TypeError: for a noisy measurement of an operator without singular values.
-        """
+    @cached_property
+    def spectrum(self) -> Spectrum:
+        """How functions of HᵀH act on the images, with the measurement's noise."""
         from cclight.samplers.spectrum import spectrum_of
 
         return spectrum_of(self.operator, self.noise_std, self.noise)
@@ -174,7 +179,8 @@ class Problem:
         """The problem of one image of the batch."""
         part = slice(place, place + 1)
         generators = None if self.generators is None else self.generators[part]
-        one = Problem(self.prior, self.operator, self.y[part], self.noise[part], self.noise_std, generators)
+        label = None if self.label is None else self.label[part]
+        one = Problem(self.prior, self.operator, self.y[part], self.noise[part], self.noise_std, generators, label)
         one.times, one._autocast, one._autocast_dtype = self.times, self._autocast, self._autocast_dtype
         return one
 

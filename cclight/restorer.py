@@ -89,7 +89,13 @@ class Restorer(pl.LightningModule):
         fitted = batch.fitted or Fitted(y, self.operator, tuple(noise.shape[1:]), slice(None), slice(None))
         try:
             restoration = self.sampler.sample(
-                self.prior, fitted.operator, fitted.y, noise, noise_std=self.noise_std, generators=batch.generators
+                self.prior,
+                fitted.operator,
+                fitted.y,
+                noise,
+                noise_std=self.noise_std,
+                generators=batch.generators,
+                label=batch.label,
             )
             finite = restoration.image.isfinite().flatten(1).all(dim=1).cpu()  # waits for the device, so that the time is true
         except (MemoryError, RuntimeError) as error:

@@ -31,7 +31,7 @@ def test_public_names_are_documented(name):
 def test_constructor_arguments_are_documented(name):
     """YAML is written from these: jsonargparse shows them in --help."""
     item = getattr(cclight, name)
-    doc = inspect.getdoc(item) or ""
+    doc = "\n".join(inspect.getdoc(base) or "" for base in item.__mro__[:-1])  # a field's own class documents it
     for argument in list(inspect.signature(item.__init__).parameters.values())[1:]:
         assert re.search(rf"^\s+[\w, ]*\b{argument.name}\b[\w, ]*:", doc, re.MULTILINE), f"{name}({argument.name})"
 

@@ -13,15 +13,23 @@ from cclight.configs import packaged_configs
 
 # Each kind's rooms, and the bases there that are no members themselves.
 KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "samplers": ("samplers.", ("Sampler", "Grid")),
+    "samplers": ("samplers.", ("FromNoise", "Sampler", "Grid")),
     "operators": ("operators.", ("Operator", "LinearOperator", "SpectralOperator")),
-    "priors": ("priors.", ("Prior", "AngularVelocity")),
+    "priors": ("priors.", ("Prior", "NoiseConditioned", "AngularVelocity", "Autoencoder", "DiffusersAutoencoder")),
     "sources": ("data.", ("Source", "RestorationDataModule", "Batch", "PatchDataModule")),
     "metrics": ("metrics.image", ("ImageMetric",)),
 }
 _NEEDS = {"Operator": "any operator", "LinearOperator": "a linear operator", "SpectralOperator": "a spectral operator"}
 _CAPABILITIES = {"SpectralOperator": "spectral", "LinearOperator": "linear", "Operator": "nonlinear"}
-_EXTRAS = {"DiffusersPrior": "cclight[diffusers]", "DeepinvPhysics": "cclight[deepinv]", "CodecCompression": "cclight[codec]"}
+_EXTRAS = {
+    "AzulaPrior": "cclight[azula]",
+    "DeepinvPrior": "cclight[deepinv]",
+    "DiffusersPrior": "cclight[diffusers]",
+    "DiffusersFlow": "cclight[diffusers]",
+    "StableDiffusion": "cclight[latent]",
+    "DeepinvPhysics": "cclight[deepinv]",
+    "CodecCompression": "cclight[codec]",
+}
 
 
 @dataclass(frozen=True)

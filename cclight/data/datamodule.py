@@ -44,6 +44,7 @@ class Batch:
         name: the images' names: safe in a file name, and not necessarily unique.
         content: the hashes of the photographs, which tell a resumed run what they were; none where nobody took them.
         fitted: a given measurement on the canvas that operator and prior take, for which the noise is; None for photographs.
+        label: the class of each image, (B,), -1 for none; None where no image has one.
     """
 
     clean: Tensor | None
@@ -54,6 +55,7 @@ class Batch:
     name: list[str]
     content: list[str] = field(default_factory=list)
     fitted: Fitted | None = None
+    label: Tensor | None = None
 
 
 class RestorationDataModule(pl.LightningDataModule):
@@ -237,7 +239,7 @@ class RestorationDataModule(pl.LightningDataModule):
     @torch.inference_mode(False)  # Lightning's default would forbid the gradients that guidance needs
     @torch.no_grad()
     def on_after_batch_transfer(self, batch: Decoded, dataloader_idx: int) -> Batch:
-        images, index, name, content = batch
+        images, index, name, content, labels = batch
         images = images.clone() if images.is_inference() else images
         operator = self.operator.to(images.device)
         clean = None if self.measurements else images
@@ -251,4 +253,5 @@ class RestorationDataModule(pl.LightningDataModule):
         initial = [generator(self.seed, i, "initial") for i in index]
         noise = standard_normal(shape, initial, images.dtype, images.device)
         fitted = fit(operator, y, self._prior, self.noise_std) if clean is None else None
-        return Batch(clean, y, noise, [generator(self.seed, i, "sampler") for i in index], index, name, content, fitted)
+        label = torch.tensor(labels, device=images.device) if max(labels) >= 0 else None
+        return Batch(clean, y, noise, [generator(self.seed, i, "sampler") for i in index], index, name, content, fitted, label)

@@ -25,6 +25,7 @@ class HFDataset(Source):
         streaming: read rows as they come instead of preparing a copy on disk first.
         image_column: the column of images; None takes the only one there is.
         name: the data set's configuration, where it has several.
+        label_column: the column of classes (ClassLabel or integers), for priors that know them; None for none.
     """
 
     def __init__(
@@ -34,21 +35,24 @@ class HFDataset(Source):
         streaming: bool = False,
         image_column: str | None = None,
         name: str | None = None,
+        label_column: str | None = None,
     ) -> None:
         self.path = path
         self.split = split
         self.streaming = streaming
         self.image_column = image_column
         self.name = name
+        self.label_column = label_column
 
     @cached_property
     def _rows(self) -> Any:
-        """The data set with the column of images alone, left encoded."""
+        """The data set with the column of images, left encoded, and that of labels where it is asked for."""
         from datasets import Image as ImageFeature
 
         dataset = self._open()
         column = self._column(dataset.features)
-        return dataset.select_columns([column]).cast_column(column, ImageFeature(decode=False))
+        labels = [] if self.label_column is None else [self._label_column(dataset.features)]
+        return dataset.select_columns([column, *labels]).cast_column(column, ImageFeature(decode=False))
 
     def _open(self) -> Any:
         import datasets
@@ -103,32 +107,47 @@ class HFDataset(Source):
             "Set image_column to one of these."
         )
 
+    def _label_column(self, features: Any) -> str:
+        from datasets import ClassLabel
+
+        fits = [n for n, f in features.items() if isinstance(f, ClassLabel) or "int" in str(getattr(f, "dtype", ""))]
+        if self.label_column not in fits:
+            raise ValueError(
+                f"label_column {self.label_column!r} is no column of classes of {self.path}; there are "
+                f"{', '.join(fits) or 'none'}: set label_column to one, or leave it out."
+            )
+        return str(self.label_column)
+
+    @cached_property
+    def _labels(self) -> list[int | None]:
+        """The label of every row of a data set that is counted."""
+        return [] if self.label_column is None else list(self._rows.select_columns([self.label_column])[:][self.label_column])
+
     @property
     def _counted(self) -> bool:
         from datasets import Dataset
 
         return isinstance(self._rows, Dataset)
 
-    def _cells(self) -> Iterator[Callable[[], Any]]:
-        """How to get each row's encoded image."""
+    def _cells(self) -> Iterator[tuple[Callable[[], Any], int]]:
+        """How to get each row's encoded image, and its label."""
         if self._counted:
             for index in range(len(self._rows)):
-                yield partial(self._cell, index)
+                yield partial(self._cell, index), _known(self._labels[index] if self._labels else None)
         else:
             # `iter(batch_size)`, not `iter()`: the latter gives each DataLoader worker other shards, and who would number them?
             for batch in self._rows.iter(batch_size=16):
-                (column,) = batch.values()
-                for cell in column:
-                    yield partial(_same, cell)
+                column, *labels = batch.values()
+                for place, cell in enumerate(column):
+                    yield partial(_same, cell), _known(labels[0][place] if labels else None)
 
     def _cell(self, index: int) -> Any:
-        (cell,) = self._rows[index].values()
-        return cell
+        return next(iter(self._rows[index].values()))
 
     def __iter__(self) -> Iterator[Entry]:
-        for index, cell in enumerate(self._cells()):
+        for index, (cell, label) in enumerate(self._cells()):
             place = f"row {index} of {self.path} (split {self.split})"
-            yield Entry(index, place, partial(self._load, index, place, cell), partial(_stored, cell))
+            yield Entry(index, place, partial(self._load, index, place, cell), partial(_stored, cell), label)
 
     def __len__(self) -> int:
         if not self._counted:
@@ -172,6 +191,10 @@ def _fetch(path: str) -> bytes:
 
     with xopen(path, "rb") as file:
         return file.read()
+
+
+def _known(label: int | None) -> int:
+    return -1 if label is None else int(label)
 
 
 def _same(value: Any) -> Any:

@@ -20,12 +20,13 @@ from cclight.data.sources import Source
 
 
 class Decoded(NamedTuple):
-    """Photographs of one size: images (B, C, H, W) in [-1, 1], their numbers in the source, their names and their hashes."""
+    """Photographs of one size: images (B, C, H, W) in [-1, 1], their numbers in the source, names, hashes and labels."""
 
     images: Tensor
     indices: list[int]
     names: list[str]
     contents: list[str]
+    labels: list[int]
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Share(IterableDataset[Decoded | Notice]):
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info is not None else (0, 1)
         share, shares = worker * self.world_size + self.rank, workers * self.world_size
-        batch: list[tuple[Tensor, int, str, str]] = []
+        batch: list[tuple[Tensor, int, str, str, int]] = []
         for entry in self.source.entries(share, shares, self.skip, self.limit):
             try:
                 photograph = entry.load()
@@ -95,7 +96,7 @@ class Share(IterableDataset[Decoded | Notice]):
             if batch and (len(batch) == self.batch_size or batch[0][0].shape != image.shape):
                 yield _collate(batch)
                 batch = []
-            batch.append((image, photograph.index, photograph.name, entry.fingerprint()))
+            batch.append((image, photograph.index, photograph.name, entry.fingerprint(), entry.label))
         if batch:
             yield _collate(batch)
 
@@ -165,6 +166,6 @@ class Loader:
         return self.share.batches(self.num_workers)
 
 
-def _collate(batch: list[tuple[Tensor, int, str, str]]) -> Decoded:
-    images, indices, names, contents = zip(*batch, strict=True)
-    return Decoded(torch.stack(images), list(indices), list(names), list(contents))
+def _collate(batch: list[tuple[Tensor, int, str, str, int]]) -> Decoded:
+    images, indices, names, contents, labels = zip(*batch, strict=True)
+    return Decoded(torch.stack(images), list(indices), list(names), list(contents), list(labels))

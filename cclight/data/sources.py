@@ -67,15 +67,17 @@ class Entry:
         place: where it is, for messages.
         load: decodes it; raises UnreadableImage.
         content: gives its bytes as they are stored, with its name before them; None where only the pixels can be had.
+        label: its class, for priors that know classes; -1 where it has none.
     """
 
     index: int
     place: str
     load: Callable[[], Photograph]
     content: Callable[[], bytes] | None = None
+    label: int = -1
 
     def fingerprint(self) -> str:
-        """A hash of the photograph and its name, whatever its number and place; empty where it cannot be read."""
+        """A hash of the photograph, its name and label, whatever its number and place; empty where it cannot be read."""
         try:
             if self.content is not None:
                 held = self.content()
@@ -85,7 +87,7 @@ class Entry:
                 held = f"{photo.name} {photo.image.size} {photo.image.mode}\0".encode() + photo.image.tobytes() + deep
         except (OSError, ValueError):
             return ""
-        return hashlib.blake2b(held, digest_size=16).hexdigest()
+        return hashlib.blake2b(held if self.label < 0 else held + f"\0{self.label}".encode(), digest_size=16).hexdigest()
 
 
 class Source(ABC):
@@ -155,10 +157,15 @@ class _Files(Source):
 
     def __iter__(self) -> Iterator[Entry]:
         for index, (name, file) in enumerate(self._files):
-            yield Entry(index, str(file), partial(self._load, index, name, file), partial(_named, name, file))
+            load, content = partial(self._load, index, name, file), partial(_named, name, file)
+            yield Entry(index, str(file), load, content, self._label(file))
 
     def __len__(self) -> int:
         return len(self._files)
+
+    def _label(self, file: Path) -> int:
+        """A file's class, -1 for none."""
+        return -1
 
     @staticmethod
     def _load(index: int, name: str, file: Path) -> Photograph:
@@ -173,16 +180,31 @@ class ImageFolder(_Files):
     Args:
         path: the folder.
         recursive: look into its subfolders as well.
+        classes: names of subfolders in the order of the prior's labels, 0 first: their pictures have that label, and others
+            none. Needs `recursive`.
+
+    Raises:
+        ValueError: for classes without `recursive`.
     """
 
-    def __init__(self, path: str | Path, recursive: bool = False) -> None:
+    def __init__(self, path: str | Path, recursive: bool = False, classes: list[str] | None = None) -> None:
+        if classes and not recursive:
+            raise ValueError("ImageFolder reads labels off its subfolders: set recursive to true, or leave classes out.")
         self.path = path
         self.recursive = recursive
+        self.classes = classes
+
+    def _label(self, file: Path) -> int:
+        first = file.relative_to(Path(self.path).expanduser()).parts[0]
+        return self.classes.index(first) if self.classes and first in self.classes else -1
 
     def _find(self) -> list[tuple[str, Path]]:
         folder = Path(self.path).expanduser()
         if not folder.is_dir():
             raise FileNotFoundError(f"ImageFolder finds no folder {self.path}: give the path of a folder of images.")
+        absent = [name for name in self.classes or () if not (folder / name).is_dir()]
+        if len(absent) == len(self.classes or ("",)):
+            raise ValueError(f"{self.path} has no subfolder {' or '.join(absent)}: give the names that it has as classes.")
         found = [path.relative_to(folder) for path in folder.glob("**/*" if self.recursive else "*") if path.is_file()]
         found = [path for path in found if not any(part.startswith(".") for part in path.parts)]
         files = sorted((path for path in found if path.suffix.lower() in SUFFIXES), key=Path.as_posix)

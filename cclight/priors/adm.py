@@ -23,14 +23,15 @@ class ADM(Prior):
     Args:
         checkpoint: a name that `cclight models` lists (imagenet256, ffhq256, ...), a file, or hf://owner/repository/file.
         architecture: what fixes the layers; None takes that of the named checkpoint, or imagenet256's for any other file.
-        class_label: the class to restore towards, for a class-conditional checkpoint alone.
+        class_label: the class to restore towards where the images bring no labels of their own, for a class-conditional
+            checkpoint alone.
         discretize: how t becomes the step index that the network is fed: "fractional" 999 t, or "floor" of it, as
             Pandey et al. run it.
         activation_checkpointing: recompute activations in the backward pass: less memory, about a third more time.
 
     Raises:
         CheckpointError: for a checkpoint that cannot be had or does not fit, with the remedy.
-        ValueError: where class_label and the architecture disagree.
+        ValueError: for a class_label that the network does not know.
     """
 
     reference = """@inproceedings{dhariwal2021diffusion,
@@ -55,12 +56,9 @@ class ADM(Prior):
             raise ValueError(f"discretize is {discretize!r}: choose fractional or floor.")
         if not architecture.class_cond and class_label is not None:
             raise ValueError(f"class_label is {class_label}, but {checkpoint} is not class-conditional: leave class_label out.")
-        if architecture.class_cond and (class_label is None or not 0 <= class_label < architecture.num_classes):
-            raise ValueError(
-                f"{checkpoint} is class-conditional and class_label is {class_label}: "
-                f"set class_label to one of 0 ... {architecture.num_classes - 1}."
-            )
-        self.class_label = class_label
+        self.labels = architecture.num_classes if architecture.class_cond else 0
+        self.needs_label = architecture.class_cond
+        self.default_label(class_label)
         self.discretize = discretize
         self.image_shape = (3, architecture.image_size, architecture.image_size)
         file = resolve(checkpoint)
@@ -68,12 +66,9 @@ class ADM(Prior):
             self.network = ADMUNet(architecture, activation_checkpointing)
         fill(self.network, load_state(file), file)
 
-    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         index = 999 * t
         if self.discretize == "floor":
             index = index.floor()
-        labels = None
-        if self.class_label is not None:
-            labels = torch.full(t.shape, self.class_label, dtype=torch.long, device=t.device)
         # A learned variance lies behind the three channels of ε.
-        return self.network(x_t, index, labels)[:, :3]
+        return self.network(x_t, index, self.label_of(label, x_t) if self.labels else None)[:, :3]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor, nn
 
 from cclight.paths.gaussian import GaussianPath
 from cclight.paths.parameterization import Parameterization
+
+NO_LABEL = -1  # in a tensor of labels: this image has none
 
 
 class Prior(nn.Module, ABC):
@@ -18,15 +21,24 @@ class Prior(nn.Module, ABC):
         parameterization: what its output means.
         image_shape: the (C, H, W) it insists on, or None where any size will do.
         channels: the number of image channels it takes.
-        stride: height and width must be divisible by it.
+        stride: every side must be divisible by it.
+        labels: how many classes it knows. Where that is not 0, `forward` takes a third argument `label`, (B,) integers in
+            0 ... labels - 1, or -1 for an image without one.
+        needs_label: it knows no image without a label, -1 is refused.
+        class_label: the label of images that bring none of their own, or None.
+        evaluations: network evaluations that one call costs.
         reference: BibTeX of the paper to cite, or an empty string.
     """
 
     path: GaussianPath
     parameterization: Parameterization
-    image_shape: tuple[int, int, int] | None = None
+    image_shape: tuple[int, ...] | None = None
     channels: int = 3
     stride: int = 1
+    labels: int = 0
+    needs_label: bool = False
+    class_label: int | None = None
+    evaluations: int = 1
     reference: str = ""
 
     def __init__(self, path: GaussianPath, parameterization: Parameterization) -> None:
@@ -46,32 +58,127 @@ class Prior(nn.Module, ABC):
             N, (B, C, H, W); differentiable with respect to x_t.
         """
 
-    def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """The denoised estimate x̂_0 = s x_t + o N, (B, C, H, W), nominally in [-1, 1]."""
-        s, o = self.parameterization.coefficients(self.path, t.view(-1, 1, 1, 1))
-        return s * x_t + o * self(x_t, t)
+    def denoise(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        """The denoised estimate x̂_0 = s x_t + o N, of x_t's shape, nominally in [-1, 1].
+
+        Args:
+            x_t: noisy images on the path, (B, C, H, W).
+            t: the path's time of each image, (B,).
+            label: the class of each image, (B,); for a prior that knows labels alone.
+        """
+        s, o = self.parameterization.coefficients(self.path, per_image(t, x_t))
+        return s * x_t + o * (self(x_t, t) if label is None else self(x_t, t, label))
+
+    def speak_for(self, prior: Prior) -> None:
+        """Take over what a prior says of its images, labels and cost: for a prior that wraps it."""
+        self.channels = prior.channels
+        self.stride = prior.stride
+        self.labels = prior.labels
+        self.needs_label = prior.needs_label
+        self.class_label = prior.class_label
+        self.evaluations = prior.evaluations
+
+    def default_label(self, class_label: int | None) -> None:
+        """Set the label of images that bring none of their own.
+
+        Raises:
+            ValueError: for one that the prior does not know.
+        """
+        if class_label is not None:
+            self.check_label(torch.tensor([class_label]))
+        self.class_label = class_label
+
+    def label_of(self, label: Tensor | None, images: Tensor) -> Tensor | None:
+        """The label of each image, (B,), on the images' device: the given ones, or `class_label`; None where there is neither.
+
+        Raises:
+            ValueError: where there is neither and the prior needs one.
+        """
+        if label is None:
+            if self.class_label is None:
+                self.check_label(None)
+                return None
+            return torch.full((images.shape[0],), self.class_label, device=images.device)
+        return label.to(images.device)
 
     def check_images(self, shape: tuple[int, ...]) -> None:
         """Refuse images that the prior cannot take.
 
         Args:
-            shape: (C, H, W) or (B, C, H, W).
+            shape: (C, H, W) or (B, C, H, W), or as many sides as `image_shape` has.
 
         Raises:
             ValueError: naming the shape, what the prior expects, and the remedy.
         """
-        channels, height, width = shape[-3:]
+        found = shape[-(3 if self.image_shape is None else len(self.image_shape)) :]
+        channels, sides = found[0], found[1:]
         name = type(self).__name__
-        if self.image_shape is not None and (channels, height, width) != tuple(self.image_shape):
+        if self.image_shape is not None and found != tuple(self.image_shape):
             expected = "×".join(map(str, self.image_shape))
-            raise ValueError(
-                f"{name} takes images of {expected} (channels×height×width), got {channels}×{height}×{width}: "
-                f"set data.image_size to {self.image_shape[1]}."
-            )
+            layout = "channels×height×width" if len(found) == 3 else "channels×sides"
+            if channels != self.image_shape[0]:
+                remedy = _channels_remedy(self.image_shape[0])
+            else:
+                remedy = f"set data.image_size to {self.image_shape[1]}, or wrap the prior in Tiled for larger ones."
+            raise ValueError(f"{name} takes images of {expected} ({layout}), got {'×'.join(map(str, found))}: {remedy}")
         if channels != self.channels:
-            raise ValueError(f"{name} takes images of {self.channels} channels, got {channels}.")
-        if height % self.stride or width % self.stride:
+            remedy = _channels_remedy(self.channels)
+            raise ValueError(f"{name} takes images of {self.channels} channels, got {channels}: {remedy}")
+        if any(side % self.stride for side in sides):
             raise ValueError(
-                f"{name} takes images whose sides are divisible by {self.stride}, got {height}×{width}: "
+                f"{name} takes images whose sides are divisible by {self.stride}, got {'×'.join(map(str, sides))}: "
                 f"set data.image_size to a multiple of {self.stride}."
             )
+
+    def check_label(self, label: Tensor | None) -> None:
+        """Refuse labels that the prior cannot take, and their absence where it needs one.
+
+        Args:
+            label: the class of each image, (B,), -1 for none; None where no image has one.
+
+        Raises:
+            ValueError: naming the label, what the prior expects, and the remedy.
+        """
+        name = type(self).__name__
+        if label is None:
+            if self.needs_label and self.class_label is None:
+                raise ValueError(
+                    f"{name} needs a label per image and got none: set class_label to one of 0 ... {self.labels - 1}, "
+                    f"or take a source that has labels."
+                )
+            return
+        if not self.labels:
+            raise ValueError(f"{name} takes no labels and got {label.tolist()}: leave the label out of the data.")
+        if label.ndim != 1 or label.is_floating_point():
+            raise ValueError(f"labels are one integer per image, (B,), got {tuple(label.shape)} of {label.dtype}.")
+        least = 0 if self.needs_label else NO_LABEL
+        wrong = label[(label < least) | (label >= self.labels)]
+        if len(wrong):
+            none = "" if self.needs_label else " (or -1 for none)"
+            raise ValueError(f"{name} knows the labels 0 ... {self.labels - 1}{none}, got {wrong.tolist()}.")
+
+
+def per_image(numbers: Tensor, images: Tensor) -> Tensor:
+    """Numbers of each image, (B,), in a shape that multiplies images of any number of dimensions."""
+    return numbers.view(-1, *[1] * (images.ndim - 1))
+
+
+def one_hot(label: Tensor | None, classes: int, like: Tensor) -> Tensor:
+    """The label of each image as a row of zeros and a one, all zeros where it has none: (B, classes) of like's dtype.
+
+    Args:
+        label: (B,), -1 for none; None where no image has one.
+        classes: number of classes.
+        like: images, (B, ...).
+    """
+    rows = torch.zeros(like.shape[0], classes, dtype=like.dtype, device=like.device)
+    if label is not None:
+        label = label.to(like.device)
+        rows[torch.arange(len(label), device=like.device), label.clamp(min=0)] = (label >= 0).to(like.dtype)
+    return rows
+
+
+def _channels_remedy(channels: int) -> str:
+    if channels in (1, 3):
+        return f"set data.channels to {channels}."
+    return f"give it data of {channels} channels, or take a prior of colour images."

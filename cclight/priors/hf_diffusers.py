@@ -113,7 +113,9 @@ def _parts(repo: str) -> tuple[Any, Any]:
     if getattr(network, "class_embedding", None) is not None:
         raise _refusal(repo, "its network is class-conditional")
     if getattr(scheduler, "betas", None) is None:
-        raise _refusal(repo, f"its scheduler {scheduler_kind[-1]} has no table of noise rates")
+        raise _refusal(
+            repo, f"its scheduler {scheduler_kind[-1]} has no table of noise rates (choose DiffusersFlow for flow matching)"
+        )
     if scheduler.config.prediction_type not in PREDICTIONS:
         raise _refusal(repo, f"it predicts {scheduler.config.prediction_type!r}")
     state = {_ATTENTION.sub(lambda match: _TODAY[match[0]], key): value for key, value in load_state(weights).items()}

@@ -50,6 +50,8 @@ class GaussianMixture(Prior):
         path: the path of the noisy images x_t; None for `VPPath()`.
         parameterization: what `forward` returns; None for `Epsilon()`.
         image_shape: (C, H, W), where the means do not tell.
+        classes: the label of each component, (K,) integers 0, 1, ...: then images may bring labels, which leave the components
+            of that label (a label of -1 leaves them all).
 
     Raises:
         ValueError: for shapes that do not fit, asymmetric or indefinite covariances, weights that are not positive.
@@ -60,6 +62,7 @@ class GaussianMixture(Prior):
     floor: Tensor
     basis: Tensor | None
     log_weights: Tensor
+    classes: Tensor | None
     image_shape: tuple[int, int, int]
 
     def __init__(
@@ -70,6 +73,7 @@ class GaussianMixture(Prior):
         path: GaussianPath | None = None,
         parameterization: Parameterization | None = None,
         image_shape: tuple[int, int, int] | None = None,
+        classes: Tensor | None = None,
     ) -> None:
         super().__init__(path or VPPath(), parameterization or Epsilon())
         if means.ndim == 4:
@@ -91,19 +95,27 @@ class GaussianMixture(Prior):
             weights = torch.ones(components)
         if weights.shape != (components,) or not bool((weights > 0).all()):
             raise ValueError(f"weights are {components} positive numbers, got {weights.tolist()}.")
+        if classes is not None:
+            self.labels = int(classes.max()) + 1
+            if classes.shape != (components,) or set(classes.tolist()) != set(range(self.labels)):
+                raise ValueError(f"classes are {components} labels, each of 0, 1, ... present, got {classes.tolist()}.")
         variances, floor, basis = _decompose(covariances.double())
         self.register_buffer("means", means)
         self.register_buffer("variances", variances)
         self.register_buffer("floor", floor)
         self.register_buffer("basis", basis)
+        self.register_buffer("classes", classes)
         self.register_buffer("log_weights", torch.log(weights.double() / weights.double().sum()))
 
-    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         dtype = self.means.dtype
         time = t.to(dtype).view(-1, 1)
         x = x_t.flatten(1).to(dtype)
         alpha, sigma = self.path.alpha(time)[..., None], self.path.sigma(time)[..., None]
         log_joint, u, marginal, rest = self._components(x, alpha, sigma)
+        if label is not None and self.classes is not None:
+            label = label.to(x.device)[:, None]
+            log_joint = log_joint.masked_fill((label >= 0) & (label != self.classes), -math.inf)
         w = torch.softmax(log_joint, dim=1)
         if self.basis is None:
             x_0 = torch.einsum("bk,bkd->bd", w, self.means + alpha * self.variances / marginal * u)

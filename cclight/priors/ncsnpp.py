@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from cclight.paths.gaussian import OTPath
 from cclight.paths.parameterization import Velocity
-from cclight.priors.base import Prior
+from cclight.priors.base import Prior, per_image
 from cclight.priors.checkpoints import CheckpointError, architecture_of, fill, load_state, resolve
 from cclight.priors.ncsnpp_unet import NCSNpp, NCSNppArchitecture
 
@@ -92,7 +92,7 @@ class RectifiedFlow(Prior):
     def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
         if self.network.architecture.centered:
             return self.network(x_t, 999 * t.clamp(min=_FIRST_TIME))
-        t = t.view(-1, 1, 1, 1)
+        t = per_image(t, x_t)
         t_network = 2 * t / (1 + t)
         z = x_t / (1 + t) + t_network / 2
         velocity = self.network(z, 999 * t_network.flatten().clamp(min=_FIRST_TIME))

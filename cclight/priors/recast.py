@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from cclight.paths.parameterization import Parameterization
-from cclight.priors.base import Prior
+from cclight.priors.base import Prior, per_image
 
 
 class Recast(Prior):
@@ -25,10 +25,9 @@ class Recast(Prior):
         super().__init__(prior.path, parameterization)
         self.prior = prior
         self.image_shape = prior.image_shape
-        self.channels = prior.channels
-        self.stride = prior.stride
+        self.speak_for(prior)
         self.reference = prior.reference
 
-    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
-        times = t.view(-1, *[1] * (x_t.ndim - 1))
-        return self.parameterization.output(self.path, times, x_t, self.prior.denoise(x_t, t))
+    def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        x_0 = self.prior.denoise(x_t, t, label)
+        return self.parameterization.output(self.path, per_image(t, x_t), x_t, x_0)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from cclight.paths.gaussian import GaussianPath
 from cclight.paths.parameterization import Parameterization
-from cclight.priors.base import Prior
+from cclight.priors.base import Prior, per_image
 
 
 class Retimed(Prior):
@@ -37,19 +37,18 @@ class Retimed(Prior):
         super().__init__(path, parameterization or prior.parameterization)
         self.prior = prior
         self.image_shape = prior.image_shape
-        self.channels = prior.channels
-        self.stride = prior.stride
+        self.speak_for(prior)
         self.reference = prior.reference
 
-    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         own = self.prior.path
         # In float64: near data the ratio decides between times that float32 cannot tell apart.
         time = t.double()
         noisiest = own.ratio(torch.tensor(own.t_noise, dtype=time.dtype, device=time.device))
         own_time = own.time_at_ratio(torch.minimum(self.path.ratio(time), noisiest))
         scale = self._norm(own, own_time) / self._norm(self.path, time)
-        x_0 = self.prior.denoise(scale.to(x_t).view(-1, 1, 1, 1) * x_t, own_time.to(x_t.dtype))
-        s, o = self.parameterization.coefficients(self.path, time.view(-1, 1, 1, 1))
+        x_0 = self.prior.denoise(per_image(scale.to(x_t), x_t) * x_t, own_time.to(x_t.dtype), label)
+        s, o = self.parameterization.coefficients(self.path, per_image(time, x_t))
         return (x_0 - s.to(x_t) * x_t) / o.to(x_t)
 
     @staticmethod

@@ -31,7 +31,7 @@ from torch.nn import functional
 from cclight.errors import RunError
 from cclight.paths.gaussian import GaussianPath, VPPath
 from cclight.paths.parameterization import Epsilon, Parameterization
-from cclight.priors.base import Prior
+from cclight.priors.base import Prior, per_image
 from cclight.priors.checkpoints import CheckpointError, assign, check_finite
 from cclight.runs.files import write_whole
 
@@ -118,7 +118,7 @@ def preconditioned(network: nn.Module, x_t: Tensor, alpha: Tensor, sigma: Tensor
         sigma: σ of each image, (B,).
     """
     log_ratio = torch.log((sigma / alpha).clamp(RATIO_MIN, RATIO_MAX))
-    alpha, sigma = alpha.view(-1, 1, 1, 1), sigma.view(-1, 1, 1, 1)
+    alpha, sigma = per_image(alpha, x_t), per_image(sigma, x_t)
     total = torch.sqrt(sigma**2 + (alpha * SIGMA_DATA) ** 2)
     output = network(x_t / total, log_ratio).to(x_t.dtype)
     return alpha * (SIGMA_DATA / total) ** 2 * x_t + sigma * SIGMA_DATA / total * output
@@ -222,4 +222,4 @@ class SmallPrior(Prior):
 
     def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
         x_0 = preconditioned(self.network, x_t, self.path.alpha(t), self.path.sigma(t))
-        return self.parameterization.output(self.path, t.view(-1, 1, 1, 1), x_t, x_0)
+        return self.parameterization.output(self.path, per_image(t, x_t), x_t, x_0)

@@ -58,17 +58,19 @@ class Tiled(Prior):
         self.prior = prior
         self.tile = tile
         self.overlap = overlap
-        self.channels = prior.channels
-        self.stride = prior.stride
+        self.speak_for(prior)
 
-    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        labels = () if label is None else (label,)
         rows, columns = (self._tiles(side, x_t) for side in x_t.shape[-2:])
         if len(rows) == len(columns) == 1:
-            return self.prior(x_t, t)
+            return self.prior(x_t, t, *labels)
         mixed = torch.zeros_like(x_t, requires_grad=False)
         for row, down in rows:
             for column, across in columns:
-                output = checkpoint(self.prior, x_t[..., row, column], t, use_reentrant=False, preserve_rng_state=False)
+                output = checkpoint(
+                    self.prior, x_t[..., row, column], t, *labels, use_reentrant=False, preserve_rng_state=False
+                )
                 mixed[..., row, column] += down[:, None] * across * output
         return mixed
 

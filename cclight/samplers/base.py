@@ -11,6 +11,7 @@ import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -122,6 +123,9 @@ class Sampler(ABC):
                 f"have the shape {tuple(problem.noise.shape)}: y[None] makes a batch of one."
             )
         problem.prior.check_images(tuple(problem.noise.shape))
+        problem.prior.check_label(problem.label)
+        if problem.label is not None and len(problem.label) != problem.noise.shape[0]:
+            raise ValueError(f"{len(problem.label)} labels for {problem.noise.shape[0]} images: give one each.")
         operator.check_images(tuple(problem.noise.shape))
         check_measurement(problem)
 
@@ -135,6 +139,7 @@ class Sampler(ABC):
         noise_std: float = 0.0,
         seed: int = 0,
         generators: Sequence[torch.Generator] | None = None,
+        label: Tensor | None = None,
         keep_trajectory: bool = False,
     ) -> Restoration:
         """Restore a batch of measurements.
@@ -148,6 +153,7 @@ class Sampler(ABC):
             noise_std: σ_y, the standard deviation of the measurement's noise, in units of [-1, 1] images.
             seed: of the noise that is not given.
             generators: one random generator per image, for samplers that draw more noise; None makes them of the seed.
+            label: the class of each image, (B,) integers, -1 for none; for a prior that knows labels alone.
             keep_trajectory: return the state after each step as well.
 
         Returns:
@@ -167,7 +173,7 @@ class Sampler(ABC):
             noise = standard_normal(shape, [generator(seed, place, "initial") for place in places], y.real.dtype, y.device)
         if generators is None:
             generators = [generator(seed, place, "sampler") for place in range(noise.shape[0])]
-        problem = Problem(self.along(prior), operator, y, noise, noise_std, generators)
+        problem = Problem(self.along(prior), operator, y, noise, noise_std, generators, label)
         self.check(problem)
         trajectory: list[Tensor] = []
         image = noise
@@ -176,6 +182,26 @@ class Sampler(ABC):
                 if keep_trajectory:
                     trajectory.append(image)
         return Restoration(image, problem.nfe, trajectory if keep_trajectory else None)
+
+
+@dataclass(frozen=True)
+class FromNoise(Sampler):
+    """A sampler whose own way begins with noise alone; with `t_start` above 0 it begins as the others do.
+
+    Args:
+        timesteps: how the steps are spaced, see `cclight.samplers.grid`.
+        t_start: progress from noise (0) to data (1) at which sampling begins.
+        t_end: progress at which it ends; None for the path's own end.
+    """
+
+    timesteps: Spacing = field(default="uniform", kw_only=True)
+    t_start: float = field(default=0.0, kw_only=True)
+    t_end: float | None = field(default=1.0, kw_only=True)
+
+    divides_by_alpha = False
+
+    def begin(self, problem: Problem) -> State:
+        return super().begin(problem) if self.t_start > 0 else problem.noise
 
 
 def renoise(problem: Problem, n: int, x_0: Tensor, epsilon: Tensor, kept: float, fresh: Tensor | None = None) -> Tensor:

@@ -25,8 +25,7 @@ from torch import Tensor
 
 from cclight.operators.base import SpectralOperator
 from cclight.problem import Level, Problem
-from cclight.samplers.base import Sampler, renoise
-from cclight.samplers.grid import Spacing
+from cclight.samplers.base import FromNoise, renoise
 
 
 class State(NamedTuple):
@@ -39,7 +38,7 @@ class State(NamedTuple):
 
 
 @dataclass(frozen=True)
-class DDRM(Sampler):
+class DDRM(FromNoise):
     """DDRM (Kawar et al. 2022), noiseless and noisy. One network evaluation a step, no gradient.
 
     Args:
@@ -47,22 +46,12 @@ class DDRM(Sampler):
         eta: η in [0, 1], how much fresh noise a step draws in directions that are not measured, or measured less well than
             they are known.
         eta_b: η_b in [0, 1], how much of the measurement replaces the estimate in the others.
-        timesteps: how the steps are spaced, see `cclight.samplers.grid`.
-        t_start: progress from noise (0) to data (1) at which sampling begins.
-        t_end: progress at which it ends.
-
-    Raises:
-        ValueError: for values outside these ranges.
     """
 
     steps: int = 20
     eta: float = 0.85
     eta_b: float = 1.0
-    timesteps: Spacing = "uniform"
-    t_start: float = 0.0
-    t_end: float | None = 1.0
 
-    divides_by_alpha = False
     requires = SpectralOperator
     reference = """@inproceedings{kawar2022denoising,
   title = {Denoising Diffusion Restoration Models},

@@ -17,7 +17,7 @@ Reference:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import torch
@@ -25,21 +25,21 @@ from torch import Tensor
 
 from cclight.paths.gaussian import GaussianPath
 from cclight.problem import Problem
-from cclight.samplers.base import Sampler, renoise
+from cclight.samplers.base import FromNoise, renoise
 from cclight.samplers.grid import Spacing
 from cclight.samplers.spectrum import Gains
 
 
 @lru_cache(maxsize=64)
-def _gain_rows(path: GaussianPath, times: tuple[float, ...], gains: Gains, prior_weight: float) -> Tensor:
+def gain_rows(path: GaussianPath, times: tuple[float, ...], gains: Gains, prior_weight: float) -> Tensor:
     """s_i²/(s_i² + ρ_t) at the time that each step begins, (steps, K), float64 on the CPU."""
     t = torch.tensor(times[:-1], dtype=torch.float64)
     return gains(path.sigma(t) ** 2 / (prior_weight * path.alpha(t).clamp_min(1e-6) ** 2))
 
 
 @dataclass(frozen=True)
-class DiffPIR(Sampler):
-    """DiffPIR (Zhu et al. 2023). One network evaluation a step, no gradient. Noisy measurements need a SpectralOperator.
+class DiffPIR(FromNoise):
+    """DiffPIR (Zhu et al. 2023). One network evaluation a step, no gradient.
 
     Args:
         steps: network evaluations; the paper runs 20 or 100.
@@ -47,22 +47,13 @@ class DiffPIR(Sampler):
             σ_y in units of [0, 1] images, which is 0.25 here.
         eta: η in [0, 1], how much fresh noise a step draws; the published code has η² = ζ = 0.1 for super-resolution and
             deblurring and 1 for inpainting.
-        timesteps: how the steps are spaced, see `cclight.samplers.grid`.
-        t_start: progress from noise (0) to data (1) at which sampling begins; at 0 from noise alone.
-        t_end: progress at which it ends; None for the path's own end.
-
-    Raises:
-        ValueError: for values outside these ranges.
     """
 
     steps: int = 100
     prior_weight: float = 1.0
     eta: float = 0.1**0.5
-    timesteps: Spacing = "quadratic"
-    t_start: float = 0.0
-    t_end: float | None = 1.0
+    timesteps: Spacing = field(default="quadratic", kw_only=True)
 
-    divides_by_alpha = False
     reference = """@inproceedings{zhu2023denoising,
   title = {Denoising Diffusion Models for Plug-and-Play Image Restoration},
   author = {Zhu, Yuanzhi and Zhang, Kai and Liang, Jingyun and Cao, Jiezhang and Wen, Bihan and Timofte, Radu and
@@ -78,12 +69,9 @@ class DiffPIR(Sampler):
         if not 0 <= self.eta <= 1:
             raise ValueError(f"eta lies between 0 (no fresh noise) and 1 (nothing else), got {self.eta}.")
 
-    def begin(self, problem: Problem) -> Tensor:
-        return super().begin(problem) if self.t_start > 0 else problem.noise
-
     def step(self, problem: Problem, n: int, state: Tensor) -> Tensor:
         spectrum, now = problem.spectrum, problem.at(n)
-        gain = spectrum.prepare(_gain_rows(problem.prior.path, tuple(problem.times), spectrum.gains, self.prior_weight))[n]
+        gain = spectrum.prepare(gain_rows(problem.prior.path, tuple(problem.times), spectrum.gains, self.prior_weight))[n]
         x_0 = problem.denoise(state, now.t)
-        x_0 = x_0 + spectrum.damp(gain, problem.pinv_y - problem.operator.project(x_0))
+        x_0 = x_0 + spectrum.damp(gain, spectrum.measured(problem) - spectrum.seen(problem, x_0))
         return renoise(problem, n, x_0, (state - now.alpha * x_0) / now.sigma, math.sqrt(1 - self.eta**2))

@@ -22,12 +22,11 @@ from torch import Tensor
 
 from cclight.operators.base import Operator
 from cclight.problem import Problem
-from cclight.samplers.base import Sampler, renoise
-from cclight.samplers.grid import Spacing
+from cclight.samplers.base import FromNoise, renoise
 
 
 @dataclass(frozen=True)
-class DPS(Sampler):
+class DPS(FromNoise):
     """DPS (Chung et al. 2023), for every differentiable operator. One network evaluation and one VJP a step.
 
     Args:
@@ -35,22 +34,12 @@ class DPS(Sampler):
         zeta: ζ, the length of the gradient step, >= 0. Tune it for each task: the published code has 0.3 for super-resolution
             and Gaussian deblurring.
         eta: η in [0, 1], how much fresh noise a step draws.
-        timesteps: how the steps are spaced, see `cclight.samplers.grid`.
-        t_start: progress from noise (0) to data (1) at which sampling begins; at 0 from noise alone.
-        t_end: progress at which it ends; None for the path's own end.
-
-    Raises:
-        ValueError: for values outside these ranges.
     """
 
     steps: int = 1000
     zeta: float = 1.0
     eta: float = 1.0
-    timesteps: Spacing = "uniform"
-    t_start: float = 0.0
-    t_end: float | None = 1.0
 
-    divides_by_alpha = False
     reference = """@inproceedings{chung2023diffusion,
   title = {Diffusion Posterior Sampling for General Noisy Inverse Problems},
   author = {Chung, Hyungjin and Kim, Jeongsol and McCann, Michael T. and Klasky, Marc L. and Ye, Jong Chul},
@@ -68,9 +57,6 @@ class DPS(Sampler):
     def check(self, problem: Problem) -> None:
         super().check(problem)
         check_differentiable(type(self).__name__, problem)
-
-    def begin(self, problem: Problem) -> Tensor:
-        return super().begin(problem) if self.t_start > 0 else problem.noise
 
     def step(self, problem: Problem, n: int, state: Tensor) -> Tensor:
         now, after = problem.at(n), problem.at(n + 1)

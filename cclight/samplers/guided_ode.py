@@ -41,9 +41,6 @@ class GuidedODE(Sampler):
         schedule: how the guidance varies with time, see `cclight.paths.guidance`.
         timesteps: how the parts are spaced, see `cclight.samplers.grid`.
         tolerance: of a step's error, relative to the image's values and absolute, > 0; float32 networks carry about 1e-6.
-
-    Raises:
-        ValueError: for values outside these ranges.
     """
 
     steps: int = 1

@@ -37,9 +37,6 @@ class ConjugateHeun(Sampler):
         t_end: progress at which it ends; None ends at 0.999 on the VP path and 1 on the OT path.
         schedule: how the guidance varies with time, see `cclight.paths.guidance`.
         timesteps: how the steps are spaced, see `cclight.samplers.grid`.
-
-    Raises:
-        ValueError: for values outside these ranges.
     """
 
     steps: int = 3
@@ -67,9 +64,9 @@ class ConjugateHeun(Sampler):
         table = conjugate_table(prior.path, prior.parameterization, self.grid, spectrum.gains, self.schedule, self.guidance)
         gain = spectrum.prepare(table.gain)
         now = evaluate(problem, gain[n], state, times[n])
-        x = spectrum.combine(terms(spectrum.prepare(table.phi)[n], now))
+        x = spectrum.combine(terms(spectrum, spectrum.prepare(table.phi)[n], now))
         if n == self.steps - 1:
             return x
         ahead = evaluate(problem, gain[n + 1], x, times[n + 1])
         of_now, of_ahead = (spectrum.prepare(weights)[n] for weights in table.heun)
-        return spectrum.combine(terms(of_now, now) + terms(of_ahead, ahead))
+        return spectrum.combine(terms(spectrum, of_now, now) + terms(spectrum, of_ahead, ahead))

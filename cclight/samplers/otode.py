@@ -30,7 +30,7 @@ from cclight.samplers.pigdm import PiGDM
 
 @dataclass(frozen=True)
 class OTODE(Sampler):
-    """OT-ODE (Pokle et al. 2024). One network evaluation and one VJP a step. Noisy measurements need a SpectralOperator.
+    """OT-ODE (Pokle et al. 2024). One network evaluation and one VJP a step.
 
     Args:
         steps: network evaluations.
@@ -38,9 +38,6 @@ class OTODE(Sampler):
         t_start: progress from noise (0) to data (1) at which sampling begins.
         timesteps: how the steps are spaced, see `cclight.samplers.grid`.
         t_end: progress at which it ends; None for the path's own end.
-
-    Raises:
-        ValueError: for values outside these ranges.
     """
 
     steps: int = 100

@@ -23,8 +23,7 @@ from torch import Tensor
 
 from cclight.operators.base import LinearOperator
 from cclight.problem import Problem
-from cclight.samplers.base import Sampler
-from cclight.samplers.grid import Spacing
+from cclight.samplers.base import FromNoise
 
 POWER_ITERATIONS = 100
 
@@ -37,7 +36,7 @@ class State(NamedTuple):
 
 
 @dataclass(frozen=True)
-class PnPFlow(Sampler):
+class PnPFlow(FromNoise):
     """PnP-Flow (Martin et al. 2025). `steps` × `samples` network evaluations, no gradient.
 
     Args:
@@ -45,23 +44,13 @@ class PnPFlow(Sampler):
         samples: draws of noise that each denoised estimate is averaged over.
         exponent: a >= 0, how fast the gradient steps shrink toward data; the paper tunes it between 0.01 and 1 for each task.
         lr: the gradient step at noise, in (0, 2), 1 being the longest that cannot overshoot.
-        timesteps: how the steps are spaced, see `cclight.samplers.grid`.
-        t_start: progress from noise (0) to data (1) at which sampling begins.
-        t_end: progress at which it ends; None for the path's own end.
-
-    Raises:
-        ValueError: for values outside these ranges.
     """
 
     steps: int = 100
     samples: int = 5
     exponent: float = 0.5
     lr: float = 1.0
-    timesteps: Spacing = "uniform"
-    t_start: float = 0.0
-    t_end: float | None = 1.0
 
-    divides_by_alpha = False
     requires = LinearOperator
     reference = """@inproceedings{martin2025pnpflow,
   title = {{PnP-Flow}: Plug-and-Play Image Restoration with Flow Matching},

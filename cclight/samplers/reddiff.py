@@ -23,9 +23,8 @@ import torch
 from torch import Tensor
 
 from cclight.problem import Problem
-from cclight.samplers.base import Sampler
+from cclight.samplers.base import FromNoise
 from cclight.samplers.dps import check_differentiable
-from cclight.samplers.grid import Spacing
 
 BETA_MEAN, BETA_SQUARE = 0.9, 0.99  # Adam's, as in the published code
 
@@ -39,29 +38,19 @@ class State(NamedTuple):
 
 
 @dataclass(frozen=True)
-class REDDiff(Sampler):
+class REDDiff(FromNoise):
     """RED-diff (Mardani et al. 2024), for every differentiable operator. One network evaluation a step, none differentiated.
 
     Args:
         steps: network evaluations.
         prior_weight: λ >= 0, the weight of the prior.
         lr: Adam's step size; the published code goes up to 0.5.
-        timesteps: how the steps are spaced, see `cclight.samplers.grid`.
-        t_start: progress from noise (0) to data (1) at which sampling begins.
-        t_end: progress at which it ends; None for the path's own end.
-
-    Raises:
-        ValueError: for values outside these ranges.
     """
 
     steps: int = 100
     prior_weight: float = 0.25
     lr: float = 0.1
-    timesteps: Spacing = "uniform"
-    t_start: float = 0.0
-    t_end: float | None = 1.0
 
-    divides_by_alpha = False
     reference = """@inproceedings{mardani2024variational,
   title = {A Variational Perspective on Solving Inverse Problems with Diffusion Models},
   author = {Mardani, Morteza and Song, Jiaming and Kautz, Jan and Vahdat, Arash},

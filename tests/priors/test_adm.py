@@ -125,11 +125,26 @@ def test_a_class_adds_its_row_to_the_time_embedding(tmp_path, recipe_weights):
         assert relative(prior(x, t), plain(x, t)) < 1e-6
 
 
-@pytest.mark.parametrize("label", [None, -1, 5])
+@pytest.mark.parametrize("label", [-1, 5])
 def test_a_conditional_network_wants_one_of_its_classes(label):
     conditional = ADMArchitecture(**{**vars(TINY), "class_cond": True, "num_classes": 5})
-    with pytest.raises(ValueError, match=r"set class_label to one of 0 \.\.\. 4"):
+    with pytest.raises(ValueError, match=r"ADM knows the labels 0 \.\.\. 4, got"):
         ADM("nowhere.pt", conditional, class_label=label)
+
+
+def test_each_image_is_restored_towards_its_own_label(tmp_path, recipe_weights):
+    conditional = ADMArchitecture(**{**vars(TINY), "class_cond": True, "num_classes": 5})
+    file = saved(tmp_path, recipe_weights(ADMUNet(conditional)))
+    prior, three, four = (ADM(file, conditional, class_label=label) for label in (None, 3, 4))
+    x, t = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)), torch.full((2,), 0.3)
+    each = prior(x, t, torch.tensor([3, 4]))
+    assert torch.allclose(each, torch.stack([three(x, t)[0], four(x, t)[1]]), atol=1e-5)
+    assert torch.allclose(three(x, t, torch.tensor([4, 4])), four(x, t), atol=1e-5)
+    with pytest.raises(ValueError, match=r"needs a label per image and got none: set class_label to one of 0 \.\.\. 4"):
+        prior(x, t)
+    for label in (None, torch.tensor([3, -1])):
+        with pytest.raises(ValueError, match=r"0 \.\.\. 4"):
+            prior.check_label(label)
 
 
 def test_an_unconditional_network_takes_no_class():

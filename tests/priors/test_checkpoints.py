@@ -426,7 +426,7 @@ def test_the_cards_are_complete_and_their_files_distinct():
     assert len({card.file for card in CARDS.values()}) == len(CARDS)
     for name, card in CARDS.items():
         assert card.name == name
-        assert card.prior in ("ADM", "RectifiedFlow")
+        assert card.prior in ("ADM", "RectifiedFlow", "EDM", "PnPFlowUNet", "AzulaPrior", "DeepinvPrior")
         assert card.licence
         assert card.source.startswith(("https://", "hf://"))
         assert card.sha256 is None or len(bytes.fromhex(card.sha256)) == 32

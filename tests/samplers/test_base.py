@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 
 import pytest
 import torch
@@ -29,10 +30,9 @@ from cclight import (
 )
 from cclight.data.noise import generator, standard_normal
 
-SAMPLERS = sorted(
-    (v for n in cclight.__all__ if isinstance(v := getattr(cclight, n), type) and issubclass(v, Sampler) and v is not Sampler),
-    key=lambda kind: kind.__name__,
-)
+PUBLIC = [getattr(cclight, name) for name in cclight.__all__]
+SAMPLERS = [kind for kind in PUBLIC if isinstance(kind, type) and issubclass(kind, Sampler) and not inspect.isabstract(kind)]
+SAMPLERS = [kind for kind in SAMPLERS if kind.__name__ not in ("LATINO", "InLatents")]  # of latents: test_latino.py
 LINEAR = [BicubicDownsampling(2), Inpainting(cclight.Box(2))]
 
 

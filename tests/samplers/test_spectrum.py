@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torchdiffeq import odeint
 
-from cclight import Conjugate, GaussianBlur, GaussianMixture, OTPath, PiGDM, RandomProjection, VPPath
+from cclight import JPEG, Conjugate, GaussianBlur, GaussianMixture, OTPath, PiGDM, RandomProjection, VPPath
 from cclight.paths.gaussian import GaussianPath
 from cclight.paths.guidance import Schedule, gamma, posterior_variance
 from cclight.samplers.grid import Grid
-from cclight.samplers.spectrum import spectrum_of
+from cclight.samplers.spectrum import Krylov, Projector, Singular, Whole, spectrum_of
 from tests.samplers.baselines import NETWORKS, normal
 from tests.samplers.golden import relative
 
@@ -106,7 +106,13 @@ def test_vanishing_noise_meets_the_noiseless_sampler(sampler):
     assert gaps[2] < 2e-4
 
 
-def test_noise_needs_singular_values():
-    operator = RandomProjection(4)
-    with pytest.raises(TypeError, match=r"noise_std=0.1 needs a SpectralOperator, and RandomProjection is none"):
-        spectrum_of(operator, 0.1, torch.zeros(1, *SHAPE))
+def test_every_operator_has_its_case():
+    images = torch.zeros(1, *SHAPE)
+    cases = [
+        (RandomProjection(4), 0.1, Krylov),
+        (RandomProjection(4), 0.0, Projector),
+        (OPERATOR, 0.1, Singular),
+        (JPEG(), 0.1, Whole),
+    ]
+    for operator, noise_std, case in cases:
+        assert type(spectrum_of(operator, noise_std, images)) is case
