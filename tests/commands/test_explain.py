@@ -13,7 +13,7 @@ from cclight.cli import main
         (["--model.sampler", "JPEG"], "model.sampler takes a sampler, and JPEG is an operator: choose Conjugate, "),
         (["--model.sampler.class_path", "DSP"], "model.sampler takes a sampler, and there is no DSP: did you mean DPS?"),
         (["--operator", "DPS"], "operator takes an operator, and DPS is a sampler: choose AveragePooling, "),
-        (["--model.prior", "SmalPrior"], "model.prior takes a prior, and there is no SmalPrior: did you mean SmallPrior?"),
+        (["--model.prior", "SmalPrior"], "model.prior takes a prior, and there is no SmalPrior: did you mean SmallPrior"),
         (
             ["--operator", "Inpainting", "--operator.mask", "Boxx"],
             "operator.mask takes a mask, and there is no Boxx: did",

@@ -222,8 +222,9 @@ def test_a_result_that_is_not_finite_is_a_reason(folder, monkeypatch):
     monkeypatch.setattr("cclight.metrics.image.PSNR.measure", lambda self, a, b: a.mean((1, 2, 3)) * float("nan"))
     with pytest.raises(Unusable, match=r"psnr is unavailable: .*not finite"):
         evaluation(point)
+    monkeypatch.setattr("cclight.samplers.base.Sampler.iterate", lambda self, problem: iter([problem.noise * float("nan")]))
     with pytest.raises(Unusable, match="None of the 2 images could be restored"):
-        evaluation({**point, GUIDANCE: 1e38})
+        evaluation(point)
     assert sorted(path.name for path in folder.iterdir()) == ["mine.yaml", "search.yaml"]
 
 
