@@ -56,7 +56,7 @@ class Perturbed(Conjugate):
         phi = torch.stack([(-growth).exp() * back, *((transform * factor).sum(0) for factor in factors)])
         gain = perturbed_gain(values, noise_std, posterior_variance(path, start[None]))[0]
         now = evaluate(problem, spectrum.ready(gain), state.x, problem.times[n])
-        return State(spectrum.combine(terms(spectrum.ready(phi), now)))
+        return State(spectrum.combine(terms(spectrum, spectrum.ready(phi), now)))
 
 
 def drift(guidance: float, noise_std: float) -> float:

@@ -3,13 +3,11 @@
 python benchmarks/posterior.py --quick                            # 8×8 images, pool4, NFE 5 and 10: 90 s on a core
 python benchmarks/posterior.py --output benchmarks                # 8×8 images, three tasks, two noise levels: hours on a core
 python benchmarks/posterior.py --output benchmarks --side 16      # 16×16 images: three times as long
-python benchmarks/posterior.py --only pool4 --nfe 5 10 20 --measurements 20 --samples 100
 
 Every sampler restores the same measurements from the same initial noise. A budget of NFE n is n network evaluations with one
 vector-Jacobian product each, 2.1 n units (an evaluation 1, a product 1.1): who spends less on a step takes more steps. Each
 sampler tries eight settings in each cell and budget on five other measurements, and the one that comes closest there is
-measured. `excess` is the sliced Wasserstein-2 distance over the floor, the distance of exact samples to exact samples. NFE 1000
-is for DPS alone. The networks run in float32, the measuring in float64.
+measured. `excess` is the sliced Wasserstein-2 distance over the floor, that of exact samples. NFE 1000 is for DPS alone.
 
 --output writes posterior_8.json after every sampler, and the same command goes on where it stopped; the figure
 (figures/posterior_8.png) and the table of ratios come from all that is in it. Needs azula and deepinv for the peers; --ours
@@ -31,33 +29,19 @@ import torch
 from torch import Tensor
 
 from cclight import (
-    DDRM,
-    DPS,
-    OTODE,
     AveragePooling,
-    Conjugate,
-    DiffPIR,
     Epsilon,
     GaussianBlur,
     GaussianMixture,
     Inpainting,
     LinearOperator,
     OTPath,
-    PiGDM,
-    PnPFlow,
-    REDDiff,
-    Sampler,
     Velocity,
     VPPath,
 )
 from cclight.operators.masks import Box
-from cclight.samplers.heun import ConjugateHeun
-from cclight.samplers.moments import ConjugateMoments
-from cclight.samplers.tilt import ConjugateTilt
 
-EVALUATION = 2.1  # a forward pass is 1, a vector-Jacobian product 1.1
 ONLY_DPS = 1000
-ON_FLOWS = ("Conjugate flow", "OTODE", "PnPFlow")  # C-ΠGFM and the flows' own; the others restore with the diffusion model
 PEERS = ("azula", "deepinv")
 TUNING = (5, 100)  # measurements and samples on which settings are chosen
 Run = Callable[["Cell"], Tensor]
@@ -201,69 +185,10 @@ def sliced_wasserstein(a: Tensor, b: Tensor, directions: int = 128) -> float:
 
 def ours(nfe: int) -> dict[str, dict[str, Run]]:
     """Our samplers, each with its settings, within the budget."""
-    half = round(nfe * EVALUATION)  # steps without a product
-    renewals = {0.0: (0.1, 0.3), 4.0: (0.1, 0.3, 0.5), 16.0: (0.1, 0.3, 0.5)}
-    weights = [(w, u) for w in (2.0, 6.0, 15.0, 40.0) for u in (0.1, 0.4)]
-    dps: list[Sampler] = [DPS(nfe, z, eta=e) for z in (3.0, 10.0, 30.0, 100.0) for e in (0.0, 1.0)]
-    grids: dict[str, list[Sampler]] = {
-        "Conjugate": [Conjugate(nfe, w, t_start=u) for w, u in weights],
-        "Conjugate order 2": [Conjugate(nfe, w, t_start=u, order=2) for w, u in weights],
-        "Conjugate no VJP": [Conjugate(half, w, t_start=u, jacobian="none") for w, u in weights],
-        "Conjugate 1/r² weight": [
-            Conjugate(nfe, w, t_start=u, schedule="inverse_variance") for w in (0.5, 1.0, 2.0, 4.0) for u in (0.1, 0.4)
-        ],
-        "Conjugate churn": [Conjugate(nfe, w, t_start=0.2, churn=c) for w in (2.0, 6.0, 15.0, 40.0) for c in (0.5, 2.0)],
-        "Conjugate flow": [Conjugate(nfe, w, t_start=u) for w in (5.0, 15.0, 40.0, 100.0) for u in (0.1, 0.4)],
-        "ConjugateHeun": [ConjugateHeun((nfe + 1) // 2, w, t_start=u) for w, u in weights],
-        "ConjugateMoments": [
-            ConjugateMoments(nfe, t_start=u, timesteps=grid) for u in (0.05, 0.1, 0.2, 0.4) for grid in ("logsnr", "karras")
-        ],
-        "ConjugateTilt": [ConjugateTilt(nfe, t_start=u, renewal=c) for c, starts in renewals.items() for u in starts],
-        "PiGDM": [PiGDM(nfe, w, t_start=u) for w in (0.5, 1.0, 2.0, 4.0) for u in (0.1, 0.4)],
-        "OTODE": [OTODE(nfe, w, t_start=u) for w in (0.5, 1.0, 2.0, 4.0) for u in (0.1, 0.4)],
-        "DDRM": [
-            DDRM(half, e, b, timesteps=grid) for e in (0.5, 0.85) for b in (0.5, 1.0) for grid in ("uniform", "quadratic")
-        ],
-        "DiffPIR": [DiffPIR(half, z, q**0.5) for z in (1.0, 7.0, 30.0, 100.0) for q in (0.1, 0.5)],
-        "REDDiff": [REDDiff(half, z, r) for z in (0.05, 0.25) for r in (0.03, 0.1, 0.3, 1.0)],
-        "PnPFlow": [PnPFlow(half // k, k, e, r) for k in (1, 2) for e in (0.5, 1.0) for r in (0.5, 1.0)],
-    }
-    if nfe == ONLY_DPS:
-        grids = {}
-    return {
-        name: {_describe(sampler): _runner(sampler, name in ON_FLOWS) for sampler in grid}
-        for name, grid in (grids | {"DPS": dps}).items()
-    }
+    import contestants
 
-
-def _runner(sampler: Sampler, flow: bool) -> Run:
-    def run(cell: Cell) -> Tensor:
-        prior = cell.flow if flow else cell.prior
-        return sampler.sample(prior, cell.operator, cell.y, cell.noise, noise_std=cell.noise_std).image
-
-    return run
-
-
-def _describe(sampler: Sampler) -> str:
-    shown = (
-        "samples",
-        "steps",
-        "guidance",
-        "zeta",
-        "eta",
-        "eta_b",
-        "t_start",
-        "order",
-        "timesteps",
-        "churn",
-        "renewal",
-        "lam",
-        "prior_weight",
-        "lr",
-        "exponent",
-    )
-    settings = vars(sampler.pigdm if isinstance(sampler, OTODE) else sampler)
-    return " ".join(f"{key}={value}" for key, value in settings.items() if key in shown)
+    found = contestants.ours(nfe)
+    return {name: runs for name, runs in found.items() if nfe != ONLY_DPS or name == "DPS"}
 
 
 def theirs(nfe: int) -> dict[str, dict[str, Run]]:

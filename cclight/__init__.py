@@ -46,6 +46,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; a test keeps it the sam
     from cclight.operators.masks import Inpainting as Inpainting
     from cclight.operators.masks import Mask as Mask
     from cclight.operators.masks import MaskFile as MaskFile
+    from cclight.operators.masks import MaskFolder as MaskFolder
     from cclight.operators.masks import RandomPixels as RandomPixels
     from cclight.operators.nonlinear import HDR as HDR
     from cclight.operators.nonlinear import NonlinearBlur as NonlinearBlur
@@ -138,7 +139,7 @@ _ROOMS = {
     "operators.base": ("Operator", "LinearOperator", "SpectralOperator"),
     "operators.separable": ("BicubicDownsampling", "GaussianBlur", "UniformBlur"),
     "operators.pixelwise": ("AveragePooling", "Colorization", "Denoising"),
-    "operators.masks": ("Inpainting", "Mask", "Box", "RandomPixels", "FreeForm", "MaskFile"),
+    "operators.masks": ("Inpainting", "Mask", "Box", "RandomPixels", "FreeForm", "MaskFile", "MaskFolder"),
     "operators.circular": ("CircularBlur",),
     "operators.iterative": ("MotionBlur", "RandomProjection"),
     "operators.kernels": ("Kernel", "LineKernel", "ShakeKernel", "KernelFile"),

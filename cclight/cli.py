@@ -13,6 +13,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import warnings
 from importlib import import_module
 
 from cclight import __version__
@@ -60,7 +61,9 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The process' exit code: 0, 1 for an error on the way, 2 for a wrong call, 130 when it was interrupted.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments is None:  # the process is the command's own: who calls from Python keeps Python's warnings
+        arguments = sys.argv[1:]
+        warnings.showwarning = _show_warning
     for stream in (sys.stdout, sys.stderr):
         # A console of few characters, as of code page 1252, shows what it can: its "?" for the rest must not end the work.
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
@@ -93,6 +96,11 @@ def main(arguments: list[str] | None = None) -> int:
         known = isinstance(error, (ImportError, OSError, RuntimeError, TypeError, ValueError)) and str(error)
         text = " ".join(str(error).split()) if known else f"{type(error).__name__}: {one_line(error)}"
         return _fail(f"{text} (CCLIGHT_TRACEBACK=1 shows where)", command)
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    command = next(iter(COMMANDS.keys() & set(sys.argv[1:2])), "")
+    print(f"{f'cclight {command}'.strip()}: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _fail(message: str, command: str = "", code: int = 1) -> int:

@@ -142,12 +142,14 @@ class Problem:
         return self.operator.pinv(self.y)
 
     @cached_property
-    def spectrum(self) -> Spectrum:
-        """How functions of HᵀH act on the images, with the measurement's noise.
+    def adjoint_y(self) -> Tensor:
+        """Hᵀy, (B, C, H, W), of a linear operator."""
+        assert isinstance(self.operator, LinearOperator)
+        return self.operator.adjoint(self.y)
 
-        Raises:
-            TypeError: for a noisy measurement of an operator without singular values.
-        """
+    @cached_property
+    def spectrum(self) -> Spectrum:
+        """How functions of HᵀH act on the images, with the measurement's noise."""
         from cclight.samplers.spectrum import spectrum_of
 
         return spectrum_of(self.operator, self.noise_std, self.noise)

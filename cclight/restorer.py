@@ -86,7 +86,8 @@ class Restorer(pl.LightningModule):
         """
         begin = time.perf_counter()
         y, noise = (part.clone() if part.is_inference() else part for part in (batch.measurement, batch.noise))
-        fitted = batch.fitted or Fitted(y, self.operator, tuple(noise.shape[1:]), slice(None), slice(None))
+        operator = self.operator if batch.operator is None else batch.operator
+        fitted = batch.fitted or Fitted(y, operator, tuple(noise.shape[1:]), slice(None), slice(None))
         try:
             solved = fitted.solve(self.sampler, self.prior, noise, self.noise_std, batch.generators, batch.label)
         except OutOfMemory as error:
@@ -95,6 +96,10 @@ class Restorer(pl.LightningModule):
                 "image in pieces"
             ) from error
         seconds = (time.perf_counter() - begin) / len(batch.index)
-        with torch.autocast(solved.image.device.type, enabled=False):
-            consistency = fitted.residual(solved.image).cpu()
-        return Restored(fitted.cut(solved.image), solved.nfe, seconds, consistency, solved.finite, batch.index, batch.name)
+        image = solved.image
+        if any(batch.grey):
+            grey = torch.tensor(batch.grey, device=image.device)[:, None, None, None]
+            image = torch.where(grey, image.mean(1, keepdim=True), image)
+        with torch.autocast(image.device.type, enabled=False):
+            consistency = fitted.residual(image).cpu()
+        return Restored(fitted.cut(image), solved.nfe, seconds, consistency, solved.finite, batch.index, batch.name)

@@ -1,5 +1,6 @@
 """Where the numbers and photographs beside the repository lie, and what every test may lean on."""
 
+import signal
 import subprocess
 from pathlib import Path
 
@@ -9,7 +10,18 @@ import torch
 # The tensors here are small: threads would wait for each other longer than they compute, most of all on busy cores.
 torch.set_num_threads(1)
 
+# A shell ignores interrupts for what it starts in the background, and the programs that the tests interrupt would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+SMALL = Path(__file__).resolve().parent / "golden"
+
+
+@pytest.fixture(scope="session", params=["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
+def device(request) -> torch.device:
+    """The processor, and CUDA too where there is one. Generators of randomness stay on the processor."""
+    return torch.device(request.param)
 
 
 def _folder(name: str) -> Path:
@@ -21,8 +33,16 @@ def _folder(name: str) -> Path:
 
 @pytest.fixture(scope="session")
 def golden() -> Path:
-    """Numbers computed with the paper's own code and the original networks."""
-    return _folder("golden")
+    """Numbers computed with the paper's own code and the original networks; the small set of tests/golden in a bare clone."""
+    folder = SHARED / "golden"
+    return folder if folder.is_dir() else SMALL
+
+
+def held(path: Path) -> Path:
+    """The path of golden numbers; the test is skipped where the small set stands in and leaves them out."""
+    if path.is_relative_to(SMALL) and not path.exists():
+        pytest.skip(f"needs {path.relative_to(SMALL)} of the larger set beside the repository (shared/golden)")
+    return path
 
 
 @pytest.fixture(scope="session")

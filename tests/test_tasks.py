@@ -33,7 +33,7 @@ SAMPLERS: dict[str, dict] = {
     "REDDiff": FAST,
     "OTODE": FAST,
     "PnPFlow": FAST,
-    "GuidedODE": {"steps": 2, "tolerance": 0.1},
+    "GuidedODE": {"steps": 2, "tolerance": 1.0},
 }
 TASKS: dict[str, dict] = {
     "BicubicDownsampling": {"factor": 4},
@@ -103,7 +103,7 @@ SETTINGS: dict[str, dict] = {
     "ConjugateHeun": PULLED,
     "ConjugateMoments": {"t_start": 0.7},
     "PiGDM": PULLED,
-    "DPS": {"steps": 100, "zeta": 3.0, "t_start": 0.5},
+    "DPS": {"steps": 40, "zeta": 3.0, "t_start": 0.7},
     "DDRM": {},
     "DiffPIR": {"steps": 20, "t_start": 0.7},
     "REDDiff": {"steps": 50, "lr": 0.03},
@@ -113,6 +113,8 @@ SETTINGS: dict[str, dict] = {
 }
 PLAIN = ("BicubicDownsampling", "GaussianBlur", "Inpainting", "JPEG")
 CREEPING = ("DPS", "REDDiff", "PnPFlow")
+# Under another parameterization than a path's own one linear and one nonlinear task show what differs: the conversion.
+NATIVE = {VPPath: Epsilon, OTPath: Velocity}
 
 
 @pytest.mark.slow
@@ -124,8 +126,12 @@ def test_every_path_and_parameterization_gives_a_sane_picture(sampler, path, par
     prior = SmallPrior(path=path, parameterization=parameterization)
     x = Preprocessing()(next(iter(SamplePhotographs())).load())[None, :, 100:148, 200:248]
     ours = getattr(cclight, sampler)(**SETTINGS[sampler])
-    for task in PLAIN:
+    for task in PLAIN if isinstance(parameterization, NATIVE[type(path)]) else PLAIN[::3]:
         operator = OPERATORS[task]
+        settings = SETTINGS[sampler]
+        if task == "JPEG" and "schedule" in settings:  # as jpeg.yaml does: a compressed picture is nearly the picture
+            settings = {**settings, "guidance": 1.3, "t_start": 0.905}
+        ours = getattr(cclight, sampler)(**settings)
         if not isinstance(operator, ours.requires) or (task == "GaussianBlur" and sampler in CREEPING):
             continue
         y = operator(x)

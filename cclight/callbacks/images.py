@@ -1,8 +1,9 @@
-"""ImageWriter: restored, measured and clean pictures of every image, and one grid that a person can look at."""
+"""ImageWriter: pictures of every image, restored, measured and clean, maps of differences, and one grid to look at."""
 
 from __future__ import annotations
 
 import io
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,14 +13,17 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from cclight.callbacks.sink import Sink
+from cclight.metrics.perceptual import PerceptualMap, heat
+from cclight.metrics.quantity import Unavailable
 from cclight.operators.base import Operator
 from cclight.runs.files import write_whole
 from cclight.runs.folder import RunFolder
-from cclight.runs.pictures import read_png, to_uint8
+from cclight.runs.pictures import read_png, to_image, to_uint8
 
 if TYPE_CHECKING:
     from cclight.data.datamodule import Batch
     from cclight.restorer import Restored
+    from cclight.runs.results import Run
 
 COLUMNS = ("measurement", "pseudoinverse", "restored", "clean")
 _GAP = 4
@@ -35,19 +39,34 @@ class ImageWriter(Sink):
     Args:
         run: the run folder.
         grid: how many images, those of the lowest indices, the grid shows; 0 makes none.
+        maps: makes a map of where each restoration differs from the clean image to the eye; None makes none. Where there is
+            none to be had, a warning says why.
     """
 
-    def __init__(self, run: RunFolder, grid: int = 8) -> None:
+    def __init__(self, run: RunFolder, grid: int = 8, maps: PerceptualMap | None = None) -> None:
         if grid < 0:
             raise ValueError(f"grid is a number of images, got {grid}: give 0 or more.")
         self.run = run
         self.grid = grid
+        self.maps = maps
         self._rows = 0
+        self._mapping = False  # whether maps are made, in this run and so far
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "predict":
             self.run.join(trainer.global_rank)
             self._rows = 0
+            self._mapping = self.maps is not None
+            if self.maps is not None:
+                try:
+                    self.maps.prepare(trainer.strategy.root_device)
+                except Unavailable as error:
+                    self._without_maps(trainer, str(error))
+
+    def _without_maps(self, trainer: Trainer, reason: str) -> None:
+        self._mapping = False
+        if trainer.is_global_zero:
+            warnings.warn(f"There are no maps of differences: {reason}.", stacklevel=2)
 
     @torch.inference_mode(False)  # what an operator keeps from here must not forbid the sampler's gradients
     @torch.no_grad()
@@ -60,13 +79,21 @@ class ImageWriter(Sink):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        operator = pl_module.operator
+        operator = pl_module.operator if batch.operator is None else batch.operator
         assert isinstance(operator, Operator)
         measurement = picture_of_measurement(batch.measurement, operator)
-        for place, (index, name) in enumerate(zip(outputs.index, outputs.name, strict=True)):
-            self.run.write_image("measurement", index, name, measurement[place])
+        maps: dict[int, Tensor] = {}
+        if self.maps is not None and self._mapping:
+            try:
+                maps = _maps(self.maps, outputs, batch.clean)
+            except Unavailable as error:
+                self._without_maps(trainer, str(error))
+        kept = zip(outputs.index, outputs.name, batch.depth, batch.grey, strict=True)
+        for place, (index, name, depth, grey) in enumerate(kept):
+            channels = slice(1) if grey else slice(None)
+            self.run.write_image("measurement", index, name, measurement[place, channels], depth)
             if batch.clean is not None:
-                self.run.write_image("clean", index, name, batch.clean[place])
+                self.run.write_image("clean", index, name, batch.clean[place], depth)
             if not outputs.finite[place]:
                 continue
             if self._rows < self.grid:  # a rank meets its images in order: its first ones hold the lowest of all
@@ -74,8 +101,10 @@ class ImageWriter(Sink):
                 row = row_of(columns if batch.clean is None else [*columns, batch.clean[place]])
                 self.run.write_image("rows", index, name, row)
                 self._rows += 1
+            if place in maps:
+                self.run.write_image("maps", index, name, heat(maps[place]))
             # Last: it is the one that tells an image is finished.
-            self.run.write_image("restored", index, name, outputs.image[place])
+            self.run.write_image("restored", index, name, outputs.image[place, channels], depth)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "predict" or self.grid == 0:
@@ -84,6 +113,26 @@ class ImageWriter(Sink):
         rows = sorted(self.run.path.glob("rows/*.png"), key=lambda path: int(path.stem.split("_")[0]))[: self.grid]
         if trainer.is_global_zero and rows:
             write_whole(self.run.path / "grid.png", grid_of(rows))
+
+    def receive(self, results: Run) -> None:
+        """Make the maps of images that were finished before, when nobody asked for any, from their pictures."""
+        for index, record in results.records.items():
+            saved = results.picture("restored", index), results.picture("clean", index)
+            if self.maps is None or not self._mapping or None in saved or results.picture("maps", index) is not None:
+                continue
+            restored, clean = (to_image(read_png(path))[None] for path in saved if path is not None)
+            self.run.write_image("maps", index, record["name"], heat(self.maps(restored, clean)[0]))
+
+
+def _maps(maps: PerceptualMap, outputs: Restored, clean: Tensor | None) -> dict[int, Tensor]:
+    """The maps, (H, W), of the images of a batch that are finite, by their places."""
+    if clean is None:
+        raise Unavailable("the data holds no clean images to compare with")
+    finite = outputs.finite.nonzero().flatten()
+    if not len(finite):
+        return {}
+    made = maps(outputs.image[finite], clean.to(outputs.image.device)[finite])
+    return dict(zip(finite.tolist(), made, strict=True))
 
 
 def picture_of_measurement(y: Tensor, operator: Operator) -> Tensor:

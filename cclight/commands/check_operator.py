@@ -65,6 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = command.instantiate(command.parse_args(words))
         operator, image_shape = settings.operator, tuple(settings.image_shape)
+        if min(image_shape) < 1:
+            raise UsageError(f"--image_shape is channels, height and width, got {image_shape}: give numbers of 1 or more")
         operator.check_images(image_shape)
     except (ArgumentError, ValueError) as error:
         text = str(error).replace("data.image_size", "--image_shape")  # operators speak to `cclight predict`

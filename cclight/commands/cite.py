@@ -6,6 +6,7 @@ import argparse
 import re
 import sys
 
+from cclight.commands.arguments import PlainParser
 from cclight.runs.results import Run, class_paths, is_own
 
 # Data sets are named by path, not by class; a word of the path or of its configuration tells which.
@@ -73,7 +74,7 @@ METRICS = {
 
 def parser() -> argparse.ArgumentParser:
     """The options of `cclight cite`."""
-    parser = argparse.ArgumentParser("cclight cite", description="Print the BibTeX of what runs used.")
+    parser = PlainParser("cclight cite", description="Print the BibTeX of what runs used.")
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run folder, as runs/sr")
     return parser
 

@@ -11,6 +11,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from cclight.commands.arguments import PlainParser
 from cclight.errors import UsageError, suggestion
 from cclight.runs.inputs import differences
 from cclight.runs.results import Run
@@ -41,7 +42,7 @@ class Difference:
 
 def parser() -> argparse.ArgumentParser:
     """The options of `cclight compare`."""
-    parser = argparse.ArgumentParser("cclight compare", description="Test paired differences between two runs.")
+    parser = PlainParser("cclight compare", description="Test paired differences between two runs.")
     parser.add_argument("first", metavar="RUN", help="a run folder")
     parser.add_argument("second", metavar="RUN", help="another one, on the same photographs")
     parser.add_argument("--metric", action="append", help="only this metric; may be repeated")

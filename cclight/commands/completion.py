@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cclight.cli import COMMANDS
+from cclight.commands.arguments import PlainParser
 from cclight.errors import UsageError
 
 SHELLS = ("bash", "zsh", "tcsh")
@@ -31,7 +32,7 @@ _FOLDERS, _FILES = ("DIR", "RUN"), ("FILE", "YAML")  # what options call that th
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser("cclight completion", description="Print a script that completes commands in a shell.")
+    made = PlainParser("cclight completion", description="Print a script that completes commands in a shell.")
     made.add_argument("shell", choices=SHELLS)
     return made
 
@@ -60,7 +61,7 @@ def front_door(file: Any, folder: Any) -> argparse.ArgumentParser:
         file: what shtab completes files with.
         folder: what it completes folders with.
     """
-    made = argparse.ArgumentParser("cclight")
+    made = PlainParser("cclight")
     made.add_argument("--version", action="store_true", help="print the version")
     commands = made.add_subparsers(dest="command")
     for name, (line, place) in COMMANDS.items():

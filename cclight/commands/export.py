@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 
+from cclight.commands.arguments import PlainParser
+
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser("cclight export", description="Write a checkpoint's prior as a safetensors file.")
+    made = PlainParser("cclight export", description="Write a checkpoint's prior as a safetensors file.")
     made.add_argument("checkpoint", metavar="FILE", help="of `cclight fit`, such as runs/fit_small/last.ckpt")
     made.add_argument("output", metavar="OUTPUT", help="a .safetensors file")
     made.add_argument("--note", default="", help="kept in the file's metadata, such as what it was trained on")

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import cclight
+from cclight.commands.arguments import PlainParser
 from cclight.configs import packaged_configs
 
 # Each kind's rooms, and the bases there that are no members themselves.
@@ -49,7 +50,7 @@ class Entry:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser("cclight list", description="List what configurations may name.")
+    made = PlainParser("cclight list", description="List what configurations may name.")
     made.add_argument("kind", nargs="?", choices=(*KINDS, "configs"), help="what to list; everything without it")
     return made
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from cclight.commands.arguments import PlainParser
+
 if TYPE_CHECKING:
     from rich.table import Table
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    return argparse.ArgumentParser("cclight models", description="List the published checkpoints that load by name.")
+    return PlainParser("cclight models", description="List the published checkpoints that load by name.")
 
 
 def main(arguments: list[str]) -> None:

@@ -22,6 +22,8 @@ from lightning.pytorch.cli import LightningArgumentParser
 from cclight.configs import check_yaml
 from cclight.errors import UsageError
 
+LARGEST = 1e15  # its square still has a place in float32
+
 # The groups of a parser's help in the order that a user needs them, with their titles; the others follow.
 _GROUPS = {
     "options": "Options",
@@ -97,7 +99,29 @@ def _load_strictly(load: Callable[[str], Any], text: str) -> Any:
             if isinstance(error.__cause__, yaml.YAMLError):
                 return load(text)  # perhaps it is none: a value that is a plain text
             raise
-    return load(text)
+    content = load(text)
+    _check_linked(content)
+    return content
+
+
+def _check_linked(content: Any) -> None:
+    """Refuse an operator or a noise level inside the model or the data: it would be passed over.
+
+    A run's own config.yaml repeats them there, as they stand at its top.
+
+    Raises:
+        UsageError: naming the key.
+    """
+    if not isinstance(content, dict):
+        return
+    for part in ("model", "data"):
+        inside = content.get(part)
+        for key in ("operator", "noise_std"):
+            if isinstance(inside, dict) and key in inside and inside[key] != content.get(key):
+                raise UsageError(
+                    f"{part}.{key} is given, and the {key} stands at the top of the configuration, for model and data alike: "
+                    f"write `{key}:` there"
+                )
 
 
 def _discard_all(parser: Any, before: Any, after: Any) -> None:
@@ -162,6 +186,8 @@ def check_numbers(config: Any, key: str = "") -> None:
             check_numbers(value, f"{key}[{place}]")
     elif isinstance(config, float) and not math.isfinite(config):
         raise UsageError(f"{key} is {config}: give a finite number")
+    elif isinstance(config, float) and abs(config) > LARGEST:
+        raise UsageError(f"{key} is {config:g}: give a number of at most {LARGEST:g}")
     elif isinstance(config, int) and abs(config) >= 2**63:
         raise UsageError(f"{key} is {config}: give a smaller number")
 

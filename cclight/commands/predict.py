@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser
@@ -19,7 +19,10 @@ from cclight.callbacks.tensorboard import TensorBoardLog
 from cclight.commands.lightning import _CLI, add_metrics_arguments
 from cclight.data.datamodule import RestorationDataModule
 from cclight.interruption import Interruption
+from cclight.metrics.image import LPIPS
+from cclight.metrics.perceptual import PerceptualMap
 from cclight.operators.base import Operator
+from cclight.operators.masks import Inpainting, MaskFile
 from cclight.restorer import Restorer
 from cclight.runs.folder import RunFolder
 from cclight.runs.naming import run_name
@@ -50,6 +53,9 @@ class PredictCLI(_CLI):
         parser.add_argument("--run.name", type=str | None, default=None, help="The run's name; None takes the file's.")
         parser.add_class_arguments(RunFolder, "run", skip={"name"})
         parser.add_argument("--images.grid", type=int, default=8, help="How many images grid.png shows; 0 makes none.")
+        parser.add_argument(
+            "--images.maps", type=bool, default=False, help="Also save maps of where restorations differ to the eye (LPIPS)."
+        )
         add_metrics_arguments(parser)
         for target in ("model", "data"):
             parser.link_arguments("operator", f"{target}.operator", apply_on="instantiate")
@@ -81,12 +87,18 @@ class PredictCLI(_CLI):
         except BaseException:
             self.run.abandon()
             raise
+        if getattr(rank_zero_only, "rank", 0) == 0:
+            for part in cast(LightningModule, self.model).modules():
+                if isinstance(part, Inpainting) and isinstance(part.mask, MaskFile):
+                    print(f"cclight predict: {part.mask.told}", file=sys.stderr)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer = super().instantiate_trainer(**kwargs)
-        metrics = self.config_init.metrics
+        metrics, images = self.config_init.metrics, self.config_init.images
+        nets = [metric.net for metric in metrics.per_image or () if isinstance(metric, LPIPS)]
+        maps = PerceptualMap(*nets[:1]) if images.maps else None  # with the network that is measured with, where there is one
         self.sinks: list[Sink] = [
-            ImageWriter(self.run, self.config_init.images.grid),
+            ImageWriter(self.run, images.grid, maps),
             MetricsCallback(self.run, metrics.per_image, metrics.distances),
             SummaryTable(),
             TensorBoardLog(trainer.loggers),

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from cclight.commands.arguments import PlainParser
 from cclight.commands.outputs import check_output
 from cclight.commands.paper import COLUMNS as PAPER_COLUMNS
 from cclight.commands.paper import published
@@ -67,7 +68,7 @@ class Row:
 
 def parser() -> argparse.ArgumentParser:
     """The options of `cclight table`."""
-    parser = argparse.ArgumentParser("cclight table", description="Collect finished runs in the paper's layout.")
+    parser = PlainParser("cclight table", description="Collect finished runs in the paper's layout.")
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders, or folders that hold some")
     parser.add_argument("--format", choices=tuple(FORMATS), default="markdown")
     parser.add_argument("--metrics", nargs="+", choices=tuple(COLUMNS), help="columns; all that were measured without it")

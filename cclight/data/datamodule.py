@@ -26,8 +26,9 @@ from cclight.data.fitting import Fitted, fit
 from cclight.data.loader import Decoded, Loader, Notice, Share
 from cclight.data.noise import generator, standard_normal
 from cclight.data.preprocessing import Preprocessing
-from cclight.data.sources import Source
+from cclight.data.sources import Form, Source
 from cclight.operators.base import Operator
+from cclight.operators.masks import Inpainting, MaskFile
 from cclight.priors.base import Prior
 
 
@@ -45,6 +46,8 @@ class Batch:
         content: the hashes of the photographs, which tell a resumed run what they were; none where nobody took them.
         fitted: a given measurement on the canvas that operator and prior take, for which the noise is; None for photographs.
         label: the class of each image, (B,), -1 for none; None where no image has one.
+        operator: what made this batch's measurements, where each image has an operator of its own; else None.
+        forms: how the photographs were stored; none where nobody took them.
     """
 
     clean: Tensor | None
@@ -56,6 +59,20 @@ class Batch:
     content: list[str] = field(default_factory=list)
     fitted: Fitted | None = None
     label: Tensor | None = None
+    operator: Operator | None = None
+    forms: list[Form] = field(default_factory=list)
+
+    @property
+    def depth(self) -> list[Literal[8, 16]]:
+        """The bits a channel that each image is to be written with."""
+        return [form.depth for form in self.forms] or [8] * len(self.index)
+
+    @property
+    def grey(self) -> list[bool]:
+        """Which images stay grey: given measurements that are, under an operator that leaves colour as it is."""
+        y, noise = self.measurement, self.noise
+        stays = self.clean is None and y.ndim == 4 and y.shape[1] == noise.shape[1]
+        return [stays and form.grey for form in self.forms] or [False] * len(self.index)
 
 
 class RestorationDataModule(pl.LightningDataModule):
@@ -129,7 +146,7 @@ class RestorationDataModule(pl.LightningDataModule):
         self.on_error = on_error
         self.skip: Collection[int] = frozenset()
         self.left_out: dict[int, str] = {}
-        self._shapes: dict[tuple[int, ...], tuple[int, ...] | str] = {}
+        self._shapes: dict[tuple[int | str, ...], tuple[int, ...] | str] = {}
         # A process may have nothing to do; Lightning would refuse that.
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
@@ -178,27 +195,37 @@ class RestorationDataModule(pl.LightningDataModule):
         self.left_out, self._shapes = {}, {}
         rank, world_size = self._share
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        share = Share(self.source, self.preprocessing, self.batch_size, rank, world_size, self.skip, self.limit)
+        together = 1 if self.operator.per_image else self.batch_size
+        share = Share(self.source, self.preprocessing, together, rank, world_size, self.skip, self.limit)
         return Loader(share, self.num_workers, on_gpu, self._refuse, self._tell)
 
     def _refuse(self, batch: Decoded) -> str | None:
         """Why the operator or the prior cannot take a batch, where the images' size was not known before."""
-        shape = self._restored_shape(batch.images)
-        return shape if isinstance(shape, str) else None
+        shape = self._restored_shape(batch.images, batch.names[0])
+        if isinstance(shape, str):
+            return shape
+        operator = self.operator.of(batch.names[0])
+        if self.operator.per_image and isinstance(operator, Inpainting) and isinstance(operator.mask, MaskFile):
+            self._tell(Notice(batch.indices[0], f"{batch.names[0]} (number {batch.indices[0]}): {operator.mask.told}", False))
+        return None
 
-    def _restored_shape(self, images: Tensor) -> tuple[int, ...] | str:
+    def _restored_shape(self, images: Tensor, name: str) -> tuple[int, ...] | str:
         """The shape (C, H, W) of the images that a batch's restorations have, or why there are none."""
         given = tuple(images.shape[1:])
-        if given not in self._shapes:
+        key: tuple[int | str, ...] = (*given, name) if self.operator.per_image else given
+        if key not in self._shapes:
             try:
-                self._shapes[given] = self._shape_of_measured(images) if self.measurements else self._shape_of_clean(given)
-            except ValueError as error:
-                self._shapes[given] = str(error)
-        return self._shapes[given]
+                operator = self.operator.of(name)
+                self._shapes[key] = (
+                    self._shape_of_measured(operator, images) if self.measurements else self._shape_of_clean(operator, given)
+                )
+            except (FileNotFoundError, ValueError) as error:
+                self._shapes[key] = str(error)
+        return self._shapes[key]
 
-    def _shape_of_clean(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+    def _shape_of_clean(self, operator: Operator, shape: tuple[int, ...]) -> tuple[int, ...]:
         try:
-            self.operator.check_images(shape)
+            operator.check_images(shape)
             if self._prior is not None:
                 self._prior.check_images(shape)
         except ValueError as error:
@@ -206,12 +233,12 @@ class RestorationDataModule(pl.LightningDataModule):
             raise ValueError(f"{error}{remedy}") from error
         return shape
 
-    def _shape_of_measured(self, images: Tensor) -> tuple[int, ...]:
-        tensors = itertools.chain(self.operator.parameters(), self.operator.buffers())
+    def _shape_of_measured(self, operator: Operator, images: Tensor) -> tuple[int, ...]:
+        tensors = itertools.chain(operator.parameters(), operator.buffers())
         y = images[:1].to(next((tensor.device for tensor in tensors), images.device))
         try:
             with torch.inference_mode(False):
-                fitted = fit(self.operator, y.clone(), self._prior, self.noise_std)
+                fitted = fit(operator, y.clone(), self._prior, self.noise_std)
             fitted.operator.check_images(fitted.shape)
             if self._prior is not None:
                 self._prior.check_images(fitted.shape)
@@ -239,19 +266,21 @@ class RestorationDataModule(pl.LightningDataModule):
     @torch.inference_mode(False)  # Lightning's default would forbid the gradients that guidance needs
     @torch.no_grad()
     def on_after_batch_transfer(self, batch: Decoded, dataloader_idx: int) -> Batch:
-        images, index, name, content, labels = batch
+        images, index, name, content, labels, forms = batch
         images = images.clone() if images.is_inference() else images
-        operator = self.operator.to(images.device)
+        operator = self.operator.of(name[0]).to(images.device)
         clean = None if self.measurements else images
         y = images if clean is None else operator(clean)
         if clean is not None and self.noise_std > 0:
             n = standard_normal(tuple(y.shape[1:]), [generator(self.seed, i, "measurement") for i in index], y.dtype, y.device)
             y = y + self.noise_std * n
-        shape = self._restored_shape(images) if clean is None else tuple(clean.shape[1:])
+        shape = self._restored_shape(images, name[0]) if clean is None else tuple(clean.shape[1:])
         if isinstance(shape, str):
             raise ValueError(f"{name[0]} (number {index[0]}): {shape}.")
         initial = [generator(self.seed, i, "initial") for i in index]
         noise = standard_normal(shape, initial, images.dtype, images.device)
         fitted = fit(operator, y, self._prior, self.noise_std) if clean is None else None
         label = torch.tensor(labels, device=images.device) if max(labels) >= 0 else None
-        return Batch(clean, y, noise, [generator(self.seed, i, "sampler") for i in index], index, name, content, fitted, label)
+        draws = [generator(self.seed, i, "sampler") for i in index]
+        own = operator if self.operator.per_image else None
+        return Batch(clean, y, noise, draws, index, name, content, fitted, label, own, forms)

@@ -16,17 +16,18 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from cclight.data.preprocessing import Preprocessing
-from cclight.data.sources import Source
+from cclight.data.sources import Form, Source
 
 
 class Decoded(NamedTuple):
-    """Photographs of one size: images (B, C, H, W) in [-1, 1], their numbers in the source, names, hashes and labels."""
+    """Photographs of one size: images (B, C, H, W) in [-1, 1], their numbers in the source, names, hashes, labels and forms."""
 
     images: Tensor
     indices: list[int]
     names: list[str]
     contents: list[str]
     labels: list[int]
+    forms: list[Form]
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Share(IterableDataset[Decoded | Notice]):
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info is not None else (0, 1)
         share, shares = worker * self.world_size + self.rank, workers * self.world_size
-        batch: list[tuple[Tensor, int, str, str, int]] = []
+        batch: list[tuple[Tensor, int, str, str, int, Form]] = []
         for entry in self.source.entries(share, shares, self.skip, self.limit):
             try:
                 photograph = entry.load()
@@ -96,7 +97,8 @@ class Share(IterableDataset[Decoded | Notice]):
             if batch and (len(batch) == self.batch_size or batch[0][0].shape != image.shape):
                 yield _collate(batch)
                 batch = []
-            batch.append((image, photograph.index, photograph.name, entry.fingerprint(), entry.label))
+            own = (photograph.index, photograph.name, entry.fingerprint(), entry.label, photograph.form)
+            batch.append((image, *own))
         if batch:
             yield _collate(batch)
 
@@ -166,6 +168,6 @@ class Loader:
         return self.share.batches(self.num_workers)
 
 
-def _collate(batch: list[tuple[Tensor, int, str, str, int]]) -> Decoded:
-    images, indices, names, contents, labels = zip(*batch, strict=True)
-    return Decoded(torch.stack(images), list(indices), list(names), list(contents), list(labels))
+def _collate(batch: list[tuple[Tensor, int, str, str, int, Form]]) -> Decoded:
+    images, indices, names, contents, labels, forms = zip(*batch, strict=True)
+    return Decoded(torch.stack(images), list(indices), list(names), list(contents), list(labels), list(forms))

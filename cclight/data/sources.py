@@ -21,13 +21,20 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from cclight.data.decoding import SUFFIXES, Picture, UnreadableImage, decode, over_white, read_content
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
+
+
+class Form(NamedTuple):
+    """How a photograph was stored, and so how its restoration is: bits a channel, and whether it is grey."""
+
+    depth: Literal[8, 16] = 8
+    grey: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,7 @@ class Photograph:
         pixels: (H, W, C) with C 1 or 3, uint16, where it has more than 8 bits a channel; None where `image` is all there is.
         notes: what was done to it that people should know, each a clause.
         transparent: whether parts of it were transparent; they lie on white.
+        grey: whether it is grey, however it was stored.
     """
 
     image: Image.Image
@@ -49,13 +57,19 @@ class Photograph:
     pixels: np.ndarray | None = None
     notes: tuple[str, ...] = ()
     transparent: bool = False
+    grey: bool = False
+
+    @property
+    def form(self) -> Form:
+        """How it was stored."""
+        return Form(8 if self.pixels is None else 16, self.grey)
 
     @staticmethod
     def of(picture: Picture, index: int, name: str) -> Photograph:
         """A decoded picture as a photograph; one with transparency lies on white."""
         laid = over_white(picture)
         deep = laid.pixels if laid.depth > 8 else None
-        return Photograph(laid.image(), index, name, deep, laid.notes, transparent=picture.alpha is not None)
+        return Photograph(laid.image(), index, name, deep, laid.notes, picture.alpha is not None, picture.grey)
 
 
 @dataclass(frozen=True)

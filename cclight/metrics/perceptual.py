@@ -108,7 +108,8 @@ class PerceptualMap:
         if self._network is None:
             self.prepare(restored.device)
         assert self._network is not None
-        return self._network(as_rgb(restored), as_rgb(clean))[:, 0].cpu()
+        device = next(self._network.parameters()).device
+        return self._network(as_rgb(restored).to(device), as_rgb(clean).to(device))[:, 0].cpu()
 
 
 def as_rgb(images: Tensor) -> Tensor:

@@ -31,10 +31,12 @@ class Operator(nn.Module, ABC):
         reference: BibTeX of the paper to cite, or an empty string.
         reach: by how many pixels a measured pixel looks beyond its own place: so far the border of a given measurement depends
             on what lies beyond it. 0 for what stays inside its pixel or block.
+        per_image: whether each image has an operator of its own, which `of` gives.
     """
 
     reference: str = ""
     reach: int = 0
+    per_image: bool = False
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
@@ -69,6 +71,14 @@ class Operator(nn.Module, ABC):
             pinv_y: H⁺y, (B, C, H, W).
         """
         return pinv_y
+
+    def of(self, name: str) -> Operator:
+        """The operator of the image of this name in its source; here the same for all.
+
+        Raises:
+            FileNotFoundError, ValueError: where there is none for it.
+        """
+        return self
 
     def check_images(self, shape: tuple[int, ...]) -> None:
         """Refuse images that the operator cannot take, before any work.
@@ -193,7 +203,9 @@ class SpectralOperator(LinearOperator):
 
     def damped_inverse(self, y: Tensor, damping: float) -> Tensor:
         z = self.spectral(self.adjoint(y))
-        return self.from_spectral((self.singular_values(tuple(z.shape[1:])) ** 2 + damping).reciprocal().to(z) * z)
+        s = self.singular_values(tuple(z.shape[1:]))
+        # On the null space z is rounding error, which a small τ² would lift out of all bounds.
+        return self.from_spectral((s**2 + damping).masked_fill(s == 0, torch.inf).reciprocal().to(z) * z)
 
     def project(self, x: Tensor) -> Tensor:
         return self.from_spectral((self.singular_values(tuple(x.shape[1:])) > 0).to(x) * self.spectral(x))

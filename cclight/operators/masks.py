@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections import defaultdict
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +27,17 @@ if TYPE_CHECKING:
 
 
 class Mask(ABC):
-    """Which pixels are kept. To add one, subclass and write `__call__`."""
+    """Which pixels are kept. To add one, subclass and write `__call__`.
+
+    Attributes:
+        per_image: whether each image has a mask of its own, which `of` gives.
+    """
+
+    per_image: bool = False
+
+    def of(self, name: str) -> Mask:
+        """The mask of the image of this name in its source; here the same for all."""
+        return self
 
     @abstractmethod
     def __call__(self, image_shape: tuple[int, ...]) -> Tensor:
@@ -64,7 +76,8 @@ class Box(Mask):
         height, width = image_shape[-2:]
         row, column = self.centre or (height // 2, width // 2)
         top, left = row - self.size // 2, column - self.size // 2
-        if top < 0 or left < 0 or top + self.size > height or left + self.size > width:
+        inside = top >= 0 and left >= 0 and top + self.size <= height and left + self.size <= width
+        if not inside or self.size == height == width:  # of such an image nothing would be left to restore it from
             raise ValueError(
                 f"A box of {self.size}×{self.size} pixels centred on ({row}, {column}) does not fit into images of "
                 f"{height}×{width}: choose a smaller size or another centre."
@@ -183,36 +196,85 @@ class MaskFile(FixedMask):
         self.path = path
         self.invert = invert
 
+    @property
+    def told(self) -> str:
+        """What people should see before they trust it, a clause."""
+        doubt = f"; if it means the reverse, invert: {'false' if self.invert else 'true'}" if self.missing > 0.5 else ""
+        return f"the mask {self.path} leaves {100 * self.missing:.2g} % to fill in{doubt}"
+
     def __str__(self) -> str:
         return f"The mask {self.path}"
 
 
-def mask_for(picture: str | Path, masks: str | Path, invert: bool = False) -> MaskFile:
-    """The mask of a picture.
+class MaskFolder(Mask):
+    """A folder with a mask for each picture, which has the picture's name, with any suffix.
 
     Args:
-        picture: the picture's file.
-        masks: one mask's file, for all pictures; or a folder in which each picture's mask has its name, with any suffix.
-        invert: as `MaskFile` takes it.
+        path: the folder; the masks of pictures in subfolders lie in such subfolders.
+        invert: black is kept, white is missing.
+
+    Raises:
+        FileNotFoundError: where there is no such folder.
+    """
+
+    per_image = True
+
+    def __init__(self, path: str, invert: bool = False) -> None:
+        if not Path(path).expanduser().is_dir():
+            raise FileNotFoundError(f"There is no folder of masks {path}: give a folder, or one mask for all to MaskFile.")
+        self.path = path
+        self.invert = invert
+
+    def __call__(self, image_shape: tuple[int, ...]) -> Tensor:
+        raise ValueError(f"The masks in {self.path} belong to pictures: Inpainting.of(name) has the operator of one.")
+
+    def of(self, name: str, file: str | None = None) -> MaskFile:
+        """The mask of a picture.
+
+        Args:
+            name: the picture's, as its source gives it.
+            file: the picture's file name, which decides between several masks.
+
+        Raises:
+            FileNotFoundError: where there is no such mask.
+            ValueError: where several fit, or the file is no mask.
+        """
+        found = self._files.get(name, [])
+        found = [path for path in found if path.name == file] or found
+        if not found:
+            raise FileNotFoundError(
+                f"There is no mask for {file or name} in the folder {self.path}: it would be called {name}.png."
+            )
+        if len(found) > 1:
+            names = ", ".join(path.name for path in found)
+            raise ValueError(f"{file or name} has several masks in {self.path}: {names}. Keep one of them.")
+        return MaskFile(str(found[0]), self.invert)
+
+    @cached_property
+    def _files(self) -> dict[str, list[Path]]:
+        from cclight.data.formats import SUFFIXES
+        from cclight.data.sources import safe_name
+
+        folder = Path(self.path).expanduser()
+        files: dict[str, list[Path]] = defaultdict(list)
+        for path in sorted(folder.rglob("*")):
+            if path.suffix.lower() in SUFFIXES | NUMBERS and path.is_file():
+                files[safe_name(path.relative_to(folder).with_suffix("").as_posix())].append(path)
+        return files
+
+
+def mask_for(picture: str | Path, masks: str | Path, invert: bool = False) -> MaskFile:
+    """The mask of a picture's file: one mask's file, for all pictures; or of a folder as `MaskFolder` takes it.
 
     Raises:
         FileNotFoundError: where there is no such mask.
         ValueError: where several fit, or the file is no mask.
     """
-    from cclight.data.formats import SUFFIXES
+    from cclight.data.sources import safe_name
 
-    folder, name = Path(masks).expanduser(), Path(picture)
-    if not folder.is_dir():
-        return MaskFile(str(folder), invert)
-    found = sorted(
-        p for p in folder.iterdir() if p.stem == name.stem and p.suffix.lower() in SUFFIXES | NUMBERS and p.is_file()
-    )
-    found = [path for path in found if path.name == name.name] or found
-    if not found:
-        raise FileNotFoundError(f"There is no mask for {name.name} in the folder {folder}: it would be called {name.stem}.png.")
-    if len(found) > 1:
-        raise ValueError(f"{name.name} has several masks in {folder}: {', '.join(p.name for p in found)}. Keep one of them.")
-    return MaskFile(str(found[0]), invert)
+    if not Path(masks).expanduser().is_dir():
+        return MaskFile(str(masks), invert)
+    return MaskFolder(str(masks), invert).of(safe_name(Path(picture).stem), Path(picture).name)
 
 
 class Inpainting(SpectralOperator):
@@ -228,7 +290,11 @@ class Inpainting(SpectralOperator):
         super().__init__()
         self.mask = FreeForm() if mask is None else mask if isinstance(mask, Mask) else FixedMask(mask)
         self.fill = fill
+        self.per_image = self.mask.per_image
         self._kept = Table(self._draw)
+
+    def of(self, name: str) -> Inpainting:
+        return Inpainting(self.mask.of(name), self.fill) if self.per_image else self
 
     def forward(self, x: Tensor) -> Tensor:
         (kept,) = self._kept.like(tuple(x.shape[1:]), x)
@@ -259,7 +325,8 @@ class Inpainting(SpectralOperator):
         return self._kept.exact(tuple(image_shape[-3:]))[0]
 
     def check_images(self, shape: tuple[int, ...]) -> None:
-        self._kept.exact(tuple(shape[-3:]))
+        if not self.per_image:
+            self._kept.exact(tuple(shape[-3:]))
 
     def _draw(self, image_shape: tuple[int, ...]) -> tuple[Tensor]:
         return (self.mask(image_shape).double(),)

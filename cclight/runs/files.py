@@ -31,5 +31,5 @@ def write_whole(path: Path, content: bytes) -> None:
 def write_error(path: Path, error: OSError) -> RunError:
     """The error for a file that cannot be written, with the remedy."""
     return RunError(
-        f"Could not write {path} ({error.strerror}): finished images are kept; mend the cause and run the same command again."
+        f"Could not write {path} ({error.strerror}): what is finished is kept; mend the cause and run the same command again."
     )

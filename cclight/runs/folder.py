@@ -2,7 +2,7 @@
 
     runs/<name>/
       config.yaml              the resolved configuration
-      restored/00007_astronaut.png   measurement/...   clean/...
+      restored/00007_astronaut.png   measurement/...   clean/...   maps/...
       rows/                    the rows of the grid, grid.png
       records/00000.jsonl      one line per finished image: index, name, content and numbers; one file per rank
       records/evaluated.jsonl  the same of `cclight evaluate`, which go before
@@ -45,10 +45,10 @@ from cclight.runs.records import Record, lines_of, open_lines, read_lines
 if TYPE_CHECKING:
     from torch import Tensor
 
-Kind = Literal["restored", "measurement", "clean", "rows"]
+Kind = Literal["restored", "measurement", "clean", "rows", "maps"]
 
 
-KINDS: tuple[Kind, ...] = ("restored", "measurement", "clean", "rows")
+KINDS: tuple[Kind, ...] = ("restored", "measurement", "clean", "rows", "maps")
 
 
 # What a run writes, by name: nothing else is ever deleted.
@@ -165,12 +165,12 @@ class RunFolder:
         """Make the folder for a kind of pictures. Raises RunError when it cannot be made."""
         self._make(self.path / kind)
 
-    def write_image(self, kind: Kind, index: int, name: str, image: Tensor) -> Path:
-        """Write a picture, (C, H, W) in [-1, 1] or uint8. Raises RunError when it cannot be written."""
+    def write_image(self, kind: Kind, index: int, name: str, image: Tensor, depth: Literal[8, 16] = 8) -> Path:
+        """Write a picture, (C, H, W) in [-1, 1] with so many bits a channel, or uint8. Raises RunError when it cannot be."""
         path = self.file(kind, index, name)
         if not path.parent.is_dir():
             self.make(kind)
-        write_whole(path, encode_picture(image))
+        write_whole(path, encode_picture(image, depth=depth))
         return path
 
     def append(self, records: Iterable[Record]) -> None:

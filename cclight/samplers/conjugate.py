@@ -29,14 +29,14 @@ from cclight.problem import Problem
 from cclight.samplers.base import Sampler, check_guidance
 from cclight.samplers.coefficients import conjugate_table
 from cclight.samplers.grid import Grid, Spacing
-from cclight.samplers.spectrum import weighted
+from cclight.samplers.spectrum import Spectrum, weighted
 
 Jacobian = Literal["vjp", "none"]
 LAST = 0.999  # where integrals that have none up to data end
 
 
 class Evaluation(NamedTuple):
-    """What a step multiplies with the rows of its table: x, N, H⁺y and g = Jᵀ D r, each (B, C, H, W); g None without it."""
+    """What a step multiplies with the rows of its table: x, N, `Spectrum.target` and g = Jᵀ D r; g None without it."""
 
     x: Tensor
     network: Tensor
@@ -124,9 +124,10 @@ class Conjugate(Sampler):
             x = raise_noise(problem, x, problem.times[n], table.starts[n])
         now = evaluate(problem, spectrum.prepare(table.gain)[n], x, table.starts[n], self.jacobian)
         if self.order == 1:
-            return State(spectrum.combine(terms(spectrum.prepare(table.phi)[n], now)))
+            return State(spectrum.combine(terms(spectrum, spectrum.prepare(table.phi)[n], now)))
         of_now, of_before = (spectrum.prepare(weights)[n] for weights in table.adams_bashforth)
-        return State(spectrum.combine(terms(of_now, now) + (terms(of_before, before) if before else [])), now)
+        earlier = terms(spectrum, of_before, before) if before else []
+        return State(spectrum.combine(terms(spectrum, of_now, now) + earlier), now)
 
 
 def conjugate_grid(grid: Grid, schedule: Schedule) -> Grid:
@@ -153,9 +154,11 @@ def stiff_in_x(prior: Prior) -> Prior:
     return prior if straight or isinstance(prior.parameterization, Epsilon) else Recast(prior, Epsilon())
 
 
-def terms(weights: Any, values: Evaluation) -> list[tuple[Any, Tensor]]:
+def terms(spectrum: Spectrum, weights: Any, values: Evaluation) -> list[tuple[Any, Tensor]]:
     """Pairs for `Spectrum.combine`: a step's prepared weights (one of each row), and what they multiply."""
-    return [(weight, value) for weight, value in zip(weights, values, strict=True) if value is not None]
+    of_x, of_network, of_target, of_vjp = weights
+    pairs = [(of_x, values.x), (of_network, values.network), (spectrum.of_target(of_target), values.target)]
+    return pairs if values.vjp is None else [*pairs, (of_vjp, values.vjp)]
 
 
 def evaluate(problem: Problem, gain: Any, x: Tensor, t: float, jacobian: Jacobian = "vjp") -> Evaluation:
@@ -168,17 +171,17 @@ def evaluate(problem: Problem, gain: Any, x: Tensor, t: float, jacobian: Jacobia
         t: its time.
         jacobian: "none" leaves g out and makes no graph.
     """
-    operator, level = problem.operator, problem.level(t)
-    linear = isinstance(operator, LinearOperator)
-    target = problem.pinv_y
+    spectrum, level = problem.spectrum, problem.level(t)
+    linear = isinstance(problem.operator, LinearOperator)
+    target = spectrum.target(problem)
 
     def cotangent(network: Tensor) -> Tensor:
         nonlocal target
         x_0 = weighted([(level.s, x), (level.o, network)])
-        residual = problem.pinv_y - operator.project(x_0)
+        residual = spectrum.measured(problem) - spectrum.seen(problem, x_0)
         if not linear:
             target = residual + x_0
-        return problem.spectrum.damp(gain, residual)
+        return spectrum.damp(gain, residual)
 
     if jacobian == "vjp":
         network, vjp = problem.network_and_vjp(x, t, cotangent)

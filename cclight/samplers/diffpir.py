@@ -39,7 +39,7 @@ def gain_rows(path: GaussianPath, times: tuple[float, ...], gains: Gains, prior_
 
 @dataclass(frozen=True)
 class DiffPIR(FromNoise):
-    """DiffPIR (Zhu et al. 2023). One network evaluation a step, no gradient. Noisy measurements need a SpectralOperator.
+    """DiffPIR (Zhu et al. 2023). One network evaluation a step, no gradient.
 
     Args:
         steps: network evaluations; the paper runs 20 or 100.
@@ -73,5 +73,5 @@ class DiffPIR(FromNoise):
         spectrum, now = problem.spectrum, problem.at(n)
         gain = spectrum.prepare(gain_rows(problem.prior.path, tuple(problem.times), spectrum.gains, self.prior_weight))[n]
         x_0 = problem.denoise(state, now.t)
-        x_0 = x_0 + spectrum.damp(gain, problem.pinv_y - problem.operator.project(x_0))
+        x_0 = x_0 + spectrum.damp(gain, spectrum.measured(problem) - spectrum.seen(problem, x_0))
         return renoise(problem, n, x_0, (state - now.alpha * x_0) / now.sigma, math.sqrt(1 - self.eta**2))

@@ -23,6 +23,9 @@ from cclight.paths.gaussian import GaussianPath
 Spacing = Literal["uniform", "quadratic", "logsnr", "karras"]
 SPACINGS: tuple[Spacing, ...] = ("uniform", "quadratic", "logsnr", "karras")
 
+# Far beyond any use: a thousand steps are many, and more than this would not end.
+MOST_STEPS = 100_000
+
 # Where the ratio is 0 or infinite, at the ends of the OT path, the last two spacings reach this far and then jump to the end.
 _RATIOS = (2e-3, 150.0)
 
@@ -32,7 +35,7 @@ class Grid:
     """A time grid, whatever the path.
 
     Args:
-        steps: the number of steps, at least 1.
+        steps: the number of steps, 1 to 100,000.
         t_start: progress at which sampling begins, in [0, 1).
         t_end: progress at which it ends, in (t_start, 1]; None takes the path's `last_progress`.
         spacing: a row of the table above.
@@ -49,6 +52,8 @@ class Grid:
     def __post_init__(self) -> None:
         if not self.steps >= 1:
             raise ValueError(f"steps must be at least 1, got {self.steps}.")
+        if self.steps > MOST_STEPS:
+            raise ValueError(f"steps must be at most {MOST_STEPS}, got {self.steps}.")
         if not 0 <= self.t_start < (1.0 if self.t_end is None else self.t_end) <= 1:
             raise ValueError(
                 f"t_start and t_end are progress from noise (0) to data (1) with 0 <= t_start < t_end <= 1, "

@@ -64,9 +64,9 @@ class ConjugateHeun(Sampler):
         table = conjugate_table(prior.path, prior.parameterization, self.grid, spectrum.gains, self.schedule, self.guidance)
         gain = spectrum.prepare(table.gain)
         now = evaluate(problem, gain[n], state, times[n])
-        x = spectrum.combine(terms(spectrum.prepare(table.phi)[n], now))
+        x = spectrum.combine(terms(spectrum, spectrum.prepare(table.phi)[n], now))
         if n == self.steps - 1:
             return x
         ahead = evaluate(problem, gain[n + 1], x, times[n + 1])
         of_now, of_ahead = (spectrum.prepare(weights)[n] for weights in table.heun)
-        return spectrum.combine(terms(of_now, now) + terms(of_ahead, ahead))
+        return spectrum.combine(terms(spectrum, of_now, now) + terms(spectrum, of_ahead, ahead))

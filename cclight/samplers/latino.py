@@ -78,7 +78,7 @@ class LATINO(Sampler):
         gain = spectrum.prepare(gain_rows(latent.path, tuple(problem.times), spectrum.gains, self.prior_weight))[n]
         z = now.alpha * latent.autoencoder.encode(state) + now.sigma * latent_noise(problem, latent)
         decoded = latent.autoencoder.decode(problem.denoise(z, now.t))
-        return decoded + spectrum.damp(gain, problem.pinv_y - problem.operator.project(decoded))
+        return decoded + spectrum.damp(gain, spectrum.measured(problem) - spectrum.seen(problem, decoded))
 
 
 @dataclass(frozen=True)

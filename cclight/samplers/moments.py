@@ -20,7 +20,7 @@ alone, where it carries what the measured part says of the rest: the term that r
 MMPS solves for u with a Krylov method, one product an iteration, and takes one more for V u. One iteration in the direction
 d = D r, which is the exact one for V = v I, needs one product in all: V is linear, so V d gives the step's length and V u,
 
-    u = κ d,    κ = <w, r> / <w, w>,    w = (P V P + Σ) d = P V d + v (r - d)        (least squares, per image).
+    u = κ d,    κ = <w, r> / <w, w>,    w = (P V P + Σ) d = P (V - v I) d + v r        (least squares, per image).
 
 With x̂_y frozen over a step the transform x̄ = x/σ leaves x_{n+1} = (σ_{n+1}/σ_n) x_n + (α_{n+1} - α_n σ_{n+1}/σ_n) x̂_y. A step
 costs a network evaluation and a vector-Jacobian product, as Conjugate's does.
@@ -108,21 +108,19 @@ def conditioned(problem: Problem, gain: Any, x: Tensor, t: float) -> Tensor:
 
     def cotangent(network: Tensor) -> Tensor:
         nonlocal residual, direction
-        residual = problem.pinv_y - problem.operator.project(weighted([(level.s, x), (level.o, network)]))
+        x_0 = weighted([(level.s, x), (level.o, network)])
+        residual = spectrum.measured(problem) - spectrum.seen(problem, x_0)
         direction = spectrum.damp(gain, residual)
         return direction
 
     network, vjp = problem.network_and_vjp(x, t, cotangent)
     lift = level.sigma**2 / level.alpha
-    spread = weighted([(lift * level.s, direction), (lift * level.o, vjp)])  # V d
-    seen = problem.operator.project(spread)
-    image = seen  # (P V P + Σ) d
-    if problem.noise_std:
-        image = seen + v * (residual - direction)
-    length = _length(image, residual)
-    estimate = weighted([(level.s, x), (level.o, network)]).addcmul_(length, spread.sub(direction, alpha=v))
-    # P d = d: no projection of the estimate itself is needed.
-    gap = residual.addcmul(length, seen.sub(direction, alpha=v), value=-1)  # H⁺y - P (x̂_0 + e)
+    excess = weighted([(lift * level.s - v, direction), (lift * level.o, vjp)])  # (V - v I) d
+    seen = spectrum.seen(problem, excess)
+    # (P V P + Σ) d = P (V - v I) d + v r, for P d = d.
+    length = _length(spectrum.lifted(seen.add(residual, alpha=v)), spectrum.lifted(residual))
+    estimate = weighted([(level.s, x), (level.o, network)]).addcmul_(length, excess)
+    gap = residual.addcmul(length.view(-1, *[1] * (residual.ndim - 1)), seen, value=-1)  # H⁺y - P (x̂_0 + e)
     return estimate.add_(spectrum.damp(gain, gap))
 
 

@@ -30,7 +30,7 @@ from cclight.samplers.pigdm import PiGDM
 
 @dataclass(frozen=True)
 class OTODE(Sampler):
-    """OT-ODE (Pokle et al. 2024). One network evaluation and one VJP a step. Noisy measurements need a SpectralOperator.
+    """OT-ODE (Pokle et al. 2024). One network evaluation and one VJP a step.
 
     Args:
         steps: network evaluations.

@@ -89,13 +89,13 @@ def guide(problem: Problem, gain: Any, x: Tensor, t: float) -> Guidance:
         x: the state, (B, C, H, W).
         t: its time.
     """
-    level = problem.level(t)
+    level, spectrum = problem.level(t), problem.spectrum
     residual = x
 
     def cotangent(network: Tensor) -> Tensor:
         nonlocal residual
         x_0 = weighted([(level.s, x), (level.o, network)])
-        residual = problem.spectrum.damp(gain, problem.pinv_y - problem.operator.project(x_0))
+        residual = spectrum.damp(gain, spectrum.measured(problem) - spectrum.seen(problem, x_0))
         return residual
 
     network, vjp = problem.network_and_vjp(x, t, cotangent)

@@ -24,6 +24,7 @@ from torch import Tensor
 from cclight.operators.base import LinearOperator
 from cclight.problem import Problem
 from cclight.samplers.base import FromNoise
+from cclight.samplers.grid import MOST_STEPS
 
 POWER_ITERATIONS = 100
 
@@ -63,6 +64,8 @@ class PnPFlow(FromNoise):
         super().__post_init__()
         if self.samples < 1:
             raise ValueError(f"samples must be at least 1, got {self.samples}.")
+        if self.steps * self.samples > MOST_STEPS:
+            raise ValueError(f"steps × samples must be at most {MOST_STEPS}, got {self.steps} × {self.samples}.")
         if self.exponent < 0 or not 0 < self.lr < 2:
             raise ValueError(f"exponent is >= 0 and lr between 0 and 2, got {self.exponent} and {self.lr}.")
 

@@ -52,7 +52,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from cclight.operators.base import LinearOperator
+from cclight.operators.base import LinearOperator, SpectralOperator
 from cclight.paths.gaussian import GaussianPath
 from cclight.problem import Problem
 from cclight.samplers.base import Sampler, renoise
@@ -84,7 +84,7 @@ class ConjugateTilt(Sampler):
     """The conjugate form around a network input that agrees with the measurement: no guidance weight to tune.
 
     One network evaluation and one vector-Jacobian product a step, for linear operators and priors that are
-    exact, as GaussianMixture: a trained network is refused.
+    exact, as GaussianMixture: a trained network is refused. Noisy measurements need a SpectralOperator.
 
     Args:
         steps: network evaluations.
@@ -115,6 +115,12 @@ class ConjugateTilt(Sampler):
 
     def check(self, problem: Problem) -> None:
         super().check(problem)
+        # (P - D) jumps at the singular value 0, where no iteration can tell small values from none.
+        if problem.noise_std and not isinstance(problem.operator, SpectralOperator):
+            raise TypeError(
+                f"ConjugateTilt with noise_std={problem.noise_std} needs a SpectralOperator, and "
+                f"{type(problem.operator).__name__} is none: set noise_std to 0, or choose ConjugateMoments."
+            )
         if next(problem.prior.parameters(), None) is not None:
             raise TypeError(
                 f"ConjugateTilt asks about images that are clean where they are measured, noisy elsewhere; a trained network "

@@ -26,6 +26,7 @@ from cclight.data.sources import ImageFolder
 from cclight.errors import RunError
 from cclight.metrics.fid import FeatureDistances
 from cclight.metrics.image import LPIPS, PSNR, SSIM
+from cclight.metrics.perceptual import PerceptualMap
 from cclight.metrics.quantity import Unavailable
 from cclight.operators.pixelwise import AveragePooling
 from cclight.restorer import Restored
@@ -99,7 +100,7 @@ def arguments(line=None):
     parser.add_argument("--pause", type=float, default=0.0)
     parser.add_argument("--limit-batches", type=json.loads, default=1.0)
     parser.add_argument("--file-size-limit", type=int, default=0)
-    for flag in ("lpips", "distances", "measurements", "overwrite", "resume"):
+    for flag in ("lpips", "maps", "distances", "measurements", "overwrite", "resume"):
         parser.add_argument(f"--{flag}", action="store_true")
     return parser.parse_args(line)
 
@@ -127,6 +128,7 @@ def predict(options):
         use_distributed_sampler=False,
         limit_predict_batches=options.limit_batches,
     )
+    images = ImageWriter(run, options.grid, PerceptualMap() if options.maps else None)
     model = PseudoinverseRestorer(options)
     data = RestorationDataModule(
         ImageFolder(options.photographs),
@@ -136,7 +138,7 @@ def predict(options):
         measurements=options.measurements,
     )
     try:
-        pipeline.predict(model, data, [SummaryTable(), metrics, ImageWriter(run, grid=options.grid)], trainer)
+        pipeline.predict(model, data, [SummaryTable(), metrics, images], trainer)
     finally:
         run.close()
     print(f"rank {trainer.global_rank} restored {sorted(model.restored_here)}")

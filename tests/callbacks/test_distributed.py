@@ -192,7 +192,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing_finished(whole, run_apart):
     path, _, process = run_apart("--batch-size", 1, "--grid", 0, "--file-size-limit", 1000, fails=True)
     last = process.stderr.strip().splitlines()[-1]
     assert last.startswith("error: Could not write")
-    assert "finished images are kept" in last
+    assert "what is finished is kept" in last
     done = set(RunFolder("run", root=str(path.parent)).finished())
     assert 0 < len(done) < 7
     _, restored, _ = run_apart("--distances")
@@ -206,7 +206,7 @@ def test_a_disk_that_fills_up(whole, small_disk, run_apart, run_here, tmp_path):
     path, _, process = run_apart("--batch-size", 1, "--grid", 0, fails=True)
     last = process.stderr.strip().splitlines()[-1]
     assert last.startswith("error: Could not write")
-    assert "(No space left on device): finished images are kept" in last
+    assert "(No space left on device): what is finished is kept" in last
     assert not list(path.rglob("*.tmp"))
     done = set(RunFolder("run", root=str(path.parent)).finished())
     assert 0 < len(done) < 7

@@ -2,10 +2,11 @@ import pytest
 import torch
 
 from cclight.callbacks.images import ImageWriter, grid_of, picture_of_measurement, row_of
+from cclight.metrics.perceptual import PerceptualMap, heat
 from cclight.operators.base import Operator
 from cclight.operators.pixelwise import AveragePooling
 from cclight.runs.folder import RunFolder
-from cclight.runs.pictures import encode_picture, read_png, to_uint8
+from cclight.runs.pictures import encode_picture, read_png, to_image, to_uint8
 
 
 def names(folder):
@@ -46,6 +47,56 @@ def test_a_nan_gets_no_picture(run_here):
         run, _, _ = run_here("--nan", "[1, 4]")
     assert names(run.path / "restored") == [f"0000{index}_photo{index}.png" for index in (0, 2, 3, 5, 6)]
     assert names(run.path / "rows") == [f"0000{index}_photo{index}.png" for index in (0, 2, 3)]
+
+
+def test_maps_show_where_restorations_differ(run_here, some_torch_home, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(some_torch_home))
+    with pytest.warns(UserWarning, match="left out"):
+        run, _, _ = run_here("--maps", "--image-size", "32", "--nan", "[1]", count=3, size=32)
+    assert names(run.path / "maps") == ["00000_photo0.png", "00002_photo2.png"]
+    maps = PerceptualMap()
+    for name in names(run.path / "maps"):
+        restored, clean = (to_image(read_png(run.path / kind / name))[None] for kind in ("restored", "clean"))
+        saved = read_png(run.path / "maps" / name).int()
+        assert saved.shape == (3, 32, 32)
+        assert saved.max() > saved.min()
+        # The run compared what was not yet rounded to 8 bits.
+        assert (saved - to_uint8(heat(maps(restored, clean)[0])).int()).abs().float().mean() < 4
+
+
+def test_a_finished_run_gets_its_maps_later_and_loses_them_when_overwritten(run_here, some_torch_home, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(some_torch_home))
+    run, _, restored = run_here("--image-size", "32", count=2, size=32)
+    assert restored == [0, 1]
+    assert not (run.path / "maps").exists()
+    _, _, restored = run_here("--image-size", "32", "--maps", "--resume", count=2, size=32)
+    assert restored == []
+    assert names(run.path / "maps") == ["00000_photo0.png", "00001_photo1.png"]
+    run_here("--image-size", "32", "--overwrite", count=2, size=32)
+    assert not (run.path / "maps").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "weights", "reason"),
+    [
+        ((), True, "LPIPS needs sides of 32 pixels or more, the images are 16×16"),
+        (("--measurements", "--image-size", "32"), True, "the data holds no clean images to compare with"),
+        ((), False, "the squeeze weights could not be loaded"),
+    ],
+)
+def test_a_run_goes_on_without_maps_and_says_why(options, weights, reason, run_here, some_torch_home, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(some_torch_home if weights else tmp_path / "home"))
+    if not weights:
+        monkeypatch.setattr("cclight.metrics.perceptual.published", _offline)
+    with pytest.warns(UserWarning, match=f"There are no maps of differences: .*{reason}") as said:
+        run, _, restored = run_here("--maps", *options)
+    assert len([warning for warning in said if "no maps" in str(warning.message)]) == 1
+    assert restored == list(range(7))
+    assert not (run.path / "maps").exists()
+
+
+def _offline(url):
+    raise OSError("no network")
 
 
 def test_measurements_alone_make_three_columns(run_here):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 
 import pytest
@@ -50,3 +51,15 @@ def test_every_command_shows_what_the_console_can(arguments, folder):
         assert result.returncode == (2 if "nothing" in arguments[-1] else 0), result.stderr
         assert "Error" not in result.stderr
         assert (result.stdout or result.stderr).isascii() or encoding != "ascii"
+
+
+def test_a_warning_is_one_line_that_names_the_command(tmp_path):
+    """For the process of a command; whoever calls `main` from Python keeps Python's warnings."""
+    (tmp_path / "m.py").write_text("import warnings\ndef main(rest):\n    warnings.warn('a mask\\nis odd', stacklevel=1)\n")
+    code = "import sys, m, cclight.cli as c; c.COMMANDS['list'] = ('', 'm:main'); sys.argv[1:] = ['list']; {}"
+    ends = {}
+    for call in ("c.main()", "c.main(['list'])"):
+        command = [sys.executable, "-c", code.format(call)]
+        ends[call] = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True).stderr
+    assert ends["c.main()"] == "cclight list: warning: a mask is odd\n"
+    assert "m.py:3: UserWarning: a mask" in ends["c.main(['list'])"]

@@ -17,6 +17,7 @@ from cclight.priors.adm import ADM
 from cclight.priors.adm_unet import ADMArchitecture, ADMUNet
 from cclight.priors.ncsnpp import RectifiedFlow
 from cclight.priors.ncsnpp_unet import NCSNpp, NCSNppArchitecture
+from tests.conftest import SHARED
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
@@ -72,8 +73,8 @@ def published(text):
     return numbers
 
 
-def test_the_results_are_the_papers(golden):
-    folder = golden.parent / "paper"
+def test_the_results_are_the_papers():
+    folder = SHARED / "paper"
     if not folder.is_dir():
         pytest.skip("needs the paper's text beside the repository (shared/paper)")
     (file,) = folder.glob("*.txt")

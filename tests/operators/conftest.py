@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cclight.operators.base import LinearOperator
+from tests.conftest import held
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +29,7 @@ def load(golden: Path) -> Callable[[str], dict[str, Any]]:
     """Golden numbers of one operator, as tensors."""
 
     def numbers(name: str) -> dict[str, Any]:
-        with np.load(golden / "operators" / f"{name}__16.npz") as file:
+        with np.load(held(golden / "operators" / f"{name}__16.npz")) as file:
             return {key: torch.from_numpy(file[key]) for key in file.files if key != "meta"}
 
     return numbers

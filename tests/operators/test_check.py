@@ -93,3 +93,5 @@ def test_the_command_knows_short_names_and_names_mistakes(capsys):
         main(["BicubicDownsampling", "--image_shape", "[3,30,30]"])
     with pytest.raises(UsageError, match="Nope"):
         main(["operators_to_check.Nope"])
+    with pytest.raises(UsageError, match="--image_shape is channels, height and width"):
+        main(["JPEG", "--image_shape", "[3,0,0]"])

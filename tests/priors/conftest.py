@@ -1,10 +1,13 @@
 """Weights by the golden folder's recipe: the same numbers wherever they are made."""
 
 import zlib
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+
+from tests.conftest import held
 
 
 def weight(key, shape):
@@ -15,6 +18,12 @@ def weight(key, shape):
     else:
         value = 1 + 0.1 * u if key.endswith("weight") else 0.1 * u
     return value.half()
+
+
+@pytest.fixture(scope="session")
+def networks(golden: Path) -> Path:
+    """Weights, inputs and outputs of the original networks."""
+    return held(golden / "networks")
 
 
 @pytest.fixture(scope="session")

@@ -33,9 +33,9 @@ def architecture_from(config):
 
 
 @pytest.fixture(params=SMALL)
-def small(request, golden):
-    data = torch.load(golden / "networks" / f"adm_small_{request.param}.pt", weights_only=True)
-    keys = json.loads((golden / "networks" / f"adm_small_{request.param}.keys.json").read_text())["keys"]
+def small(request, networks):
+    data = torch.load(networks / f"adm_small_{request.param}.pt", weights_only=True)
+    keys = json.loads((networks / f"adm_small_{request.param}.keys.json").read_text())["keys"]
     return architecture_from(data["config"]), data, keys
 
 
@@ -63,8 +63,8 @@ def test_the_prior_gives_epsilon_alone_at_the_trained_step(small, tmp_path):
 
 
 @pytest.mark.parametrize("name", FULL)
-def test_full_networks_have_the_published_keys_and_shapes(name, golden):
-    published = json.loads((golden / "networks" / f"{FULL[name]}.keys.json").read_text())
+def test_full_networks_have_the_published_keys_and_shapes(name, networks):
+    published = json.loads((networks / f"{FULL[name]}.keys.json").read_text())
     with torch.device("meta"):
         network = ADMUNet(ADMArchitecture(**architecture_of(name, "ADM")))
     assert {key: list(value.shape) for key, value in network.state_dict().items()} == published["keys"]
@@ -73,8 +73,8 @@ def test_full_networks_have_the_published_keys_and_shapes(name, golden):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FULL)
-def test_full_networks_agree_with_the_original(name, golden, recipe_weights):
-    probe = json.loads((golden / "networks" / f"{FULL[name]}.probe.json").read_text())
+def test_full_networks_agree_with_the_original(name, networks, recipe_weights):
+    probe = json.loads((networks / f"{FULL[name]}.probe.json").read_text())
     with torch.device("meta"):
         network = ADMUNet(ADMArchitecture(**architecture_of(name, "ADM")))
     fill(network, recipe_weights(network), name)

@@ -453,10 +453,10 @@ def test_the_table_cuts_nothing_on_a_narrow_terminal():
     assert all(re.search(rf"^{name} ", text, re.MULTILINE) for name in CARDS)
 
 
-def test_sizes_are_those_of_the_parameters(golden):
+def test_sizes_are_those_of_the_parameters(networks):
     for name, keys in {"imagenet256": "adm_imagenet256_uncond", "ffhq256": "adm_ffhq256"}.items():
-        parameters = json.loads((golden / "networks" / f"{keys}.keys.json").read_text())["n_params"]
+        parameters = json.loads((networks / f"{keys}.keys.json").read_text())["n_params"]
         assert CARDS[name].gigabytes == pytest.approx(4e-9 * parameters, abs=0.05)
     # A flow's container holds the weights, their average and Adam's two moments.
-    parameters = json.loads((golden / "networks" / "ncsnpp_rf256_celeba.keys.json").read_text())["n_params"]
+    parameters = json.loads((networks / "ncsnpp_rf256_celeba.keys.json").read_text())["n_params"]
     assert CARDS["celeba_hq"].gigabytes == pytest.approx(4 * 4e-9 * parameters, abs=0.05)

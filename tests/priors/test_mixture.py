@@ -70,14 +70,16 @@ def grid(width=6.0, points=1201):
 )
 def test_meets_the_golden_probes(golden, t, side, path, name, kind):
     data = np.load(golden / "samplers" / "gmm.npz")
+    if f"{side}_x_{t}" not in data:
+        pytest.skip("tests/golden leaves this time out")
     mu, s, pi = (torch.from_numpy(data[key]) for key in ("mu", "s", "pi"))
     prior = GaussianMixture(mu, s**2, pi, path, kind, image_shape=(3, 16, 16))
     x = torch.from_numpy(data[f"{side}_x_{t}"]).double().requires_grad_()
-    output = prior(x, torch.full((2,), float(t), dtype=torch.float64))
+    output = prior(x, torch.full((len(x),), float(t), dtype=torch.float64))
     (vjp,) = torch.autograd.grad(output, x, torch.from_numpy(data["x_clean"]).double())
     assert relative(output, torch.from_numpy(data[f"{side}_{name}_{t}"])) < 1e-6
     assert relative(vjp, torch.from_numpy(data[f"{side}_vjp_{t}"])) < 1e-6
-    output32 = prior(x.detach().float(), torch.full((2,), float(t)))
+    output32 = prior(x.detach().float(), torch.full((len(x),), float(t)))
     assert output32.dtype == torch.float32
     assert relative(output32, torch.from_numpy(data[f"{side}_{name}_{t}"])) < 1e-5
 

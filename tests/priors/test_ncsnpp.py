@@ -19,17 +19,17 @@ def relative(a, b):
 
 
 @pytest.fixture(scope="module")
-def small(golden):
-    return torch.load(golden / "networks" / "ncsnpp_small_rf.pt", weights_only=True)
+def small(networks):
+    return torch.load(networks / "ncsnpp_small_rf.pt", weights_only=True)
 
 
 @pytest.fixture(scope="module")
-def container(golden):
-    return golden / "networks" / "ncsnpp_small_rf_checkpoint.pth"
+def container(networks):
+    return networks / "ncsnpp_small_rf_checkpoint.pth"
 
 
-def test_the_small_network_has_the_original_keys_shapes_and_output(small, golden):
-    keys = json.loads((golden / "networks" / "ncsnpp_small_rf.keys.json").read_text())["keys"]
+def test_the_small_network_has_the_original_keys_shapes_and_output(small, networks):
+    keys = json.loads((networks / "ncsnpp_small_rf.keys.json").read_text())["keys"]
     network = NCSNpp(SMALL)
     assert {key: list(value.shape) for key, value in network.state_dict().items()} == keys
     network.load_state_dict({key: value.float() for key, value in small["state_dict_f16"].items()})
@@ -38,8 +38,8 @@ def test_the_small_network_has_the_original_keys_shapes_and_output(small, golden
     assert relative(output, small["output"]) < 1e-5
 
 
-def test_the_full_network_has_the_published_keys_and_shapes(golden):
-    published = json.loads((golden / "networks" / "ncsnpp_rf256_celeba.keys.json").read_text())
+def test_the_full_network_has_the_published_keys_and_shapes(networks):
+    published = json.loads((networks / "ncsnpp_rf256_celeba.keys.json").read_text())
     with torch.device("meta"):
         network = NCSNpp(NCSNppArchitecture())
     assert {key: list(value.shape) for key, value in network.state_dict().items()} == published["keys"]
@@ -48,8 +48,8 @@ def test_the_full_network_has_the_published_keys_and_shapes(golden):
 
 
 @pytest.mark.slow
-def test_the_full_network_agrees_with_the_original(golden, recipe_weights):
-    probe = json.loads((golden / "networks" / "ncsnpp_rf256.probe.json").read_text())
+def test_the_full_network_agrees_with_the_original(networks, recipe_weights):
+    probe = json.loads((networks / "ncsnpp_rf256.probe.json").read_text())
     with torch.device("meta"):
         network = NCSNpp(NCSNppArchitecture())
     state = recipe_weights(network)
@@ -70,8 +70,8 @@ def test_the_published_container_gives_the_averaged_weights(container):
     assert relative(output, test["ema_output"]) < 1e-5
 
 
-def test_the_averages_follow_the_published_order_of_parameters(golden):
-    order = json.loads((golden / "networks" / "ncsnpp_small_rf.ema_order.json").read_text())["trainable_in_order"]
+def test_the_averages_follow_the_published_order_of_parameters(networks):
+    order = json.loads((networks / "ncsnpp_small_rf.ema_order.json").read_text())["trainable_in_order"]
     network = NCSNpp(SMALL)
     assert [f"module.{name}" for name, p in network.named_parameters() if p.requires_grad] == order
 

@@ -27,6 +27,6 @@ def test_a_full_disk_keeps_what_is_there(tmp_path):
     """
     out, err = python(code, tmp_path / "a").communicate(timeout=60)
     assert "Could not write" in out, err
-    assert "finished images are kept" in out
+    assert "what is finished is kept" in out
     assert out.count("\n") == 1
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("a", b"old")]

@@ -103,7 +103,7 @@ class TestWriting:
         run.make("restored")
         (run.path / kind).chmod(0o555)
         with pytest.raises(
-            RunError, match=rf"Could not write .*/{kind}/0000.* \(Permission denied\): finished images are kept"
+            RunError, match=rf"Could not write .*/{kind}/0000.* \(Permission denied\): what is finished is kept"
         ):
             finish(run, 0)
         run.close()

@@ -14,7 +14,7 @@ from cclight.paths.gaussian import GaussianPath, OTPath, VPPath
 from cclight.paths.parameterization import Epsilon, Velocity
 from cclight.priors.mixture import GaussianMixture, MixturePosterior
 from cclight.samplers.base import Sampler
-from tests.samplers.golden import SHAPE, load, mask
+from tests.samplers.golden import SHAPE, load, mask, noise_bank
 
 
 class TablePath(GaussianPath):
@@ -109,7 +109,7 @@ def golden_run(golden: Path, name: str) -> GoldenRun:
     y = torch.from_numpy(load(golden / "samplers" / "problem.npz")[meta["y"].split(":")[1]]).double()
     measured = y @ left
     y = torch.cat([measured, y.new_zeros(len(y), 768 - measured.shape[1])], dim=1)
-    bank = torch.from_numpy(load(golden / "samplers" / "noise_bank.npz")["bank"]).double()
+    bank = noise_bank().double()
     return GoldenRun(
         settings=meta["settings"],
         data=data,

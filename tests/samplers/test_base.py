@@ -72,14 +72,16 @@ def test_the_grid_is_taken_by_all_in_the_same_way(kind):
 @pytest.mark.parametrize("path", [cclight.VPPath(), OTPath()], ids=repr)
 @pytest.mark.parametrize("parameterization", [Epsilon(), Velocity(), Sample()], ids=repr)
 @pytest.mark.parametrize("noise_std", [0.0, 0.1])
-def test_every_path_and_parameterization_from_its_very_beginning(kind, path, parameterization, noise_std):
+def test_every_path_and_parameterization_from_its_very_beginning(kind, path, parameterization, noise_std, device):
     """From progress 0, where there is no signal, and from the sampler's own start: finite, and of the images' size."""
     prior, operator = mixture(path, parameterization), LINEAR[0]
     y = operator(prior.sample(2, torch.Generator().manual_seed(1)))
-    y = y + noise_std * torch.randn(y.shape, generator=torch.Generator().manual_seed(2))
+    y = (y + noise_std * torch.randn(y.shape, generator=torch.Generator().manual_seed(2))).to(device)
+    prior = prior.to(device)
     starts = [{}] if "Moments" in kind.__name__ or "Tilt" in kind.__name__ else [{}, {"t_start": 0.0}]
     for start in starts:
         image = quick(kind, **start).sample(prior, operator, y, noise_std=noise_std).image
+        assert image.device == y.device
         assert image.isfinite().all()
         if not start:
             assert float(image.abs().max()) < 12
@@ -88,9 +90,10 @@ def test_every_path_and_parameterization_from_its_very_beginning(kind, path, par
 @pytest.mark.parametrize(
     "kind", [k for k in SAMPLERS if k.requires is cclight.Operator and k.__name__ not in ("DPS", "REDDiff")]
 )
-def test_the_noise_of_a_nonlinear_operator_is_not_ignored(kind):
+def test_the_noise_of_a_nonlinear_operator_is_not_ignored(kind, device):
     prior, operator = mixture(), Quantization(4)
-    y = operator(prior.sample(1, torch.Generator().manual_seed(1)))
+    y = operator(prior.sample(1, torch.Generator().manual_seed(1))).to(device)
+    prior = prior.to(device)
     quiet, noisy = (quick(kind).sample(prior, operator, y, noise_std=std).image for std in (0.0, 0.5))
     assert float((quiet - noisy).abs().max()) > 0.05
 

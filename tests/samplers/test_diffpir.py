@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from cclight.operators.base import LinearOperator, Operator
+from cclight.operators.pixelwise import Denoising
 from cclight.operators.separable import BicubicDownsampling
 from cclight.paths.gaussian import OTPath, VPPath
 from cclight.samplers.diffpir import DiffPIR
@@ -65,7 +66,8 @@ def test_images_do_not_meet():
     assert_images_do_not_meet(DiffPIR(5), BicubicDownsampling(2), 0.1)
 
 
-def test_noise_needs_singular_values():
+@pytest.mark.parametrize("noise_std", [0.0, 0.1])
+def test_an_operator_without_singular_values_serves(noise_std):
     class Half(LinearOperator):
         def forward(self, x):
             return 0.5 * x
@@ -76,10 +78,12 @@ def test_noise_needs_singular_values():
         def adjoint(self, y):
             return 0.5 * y
 
-    zeros = torch.zeros(1, 1, 4, 4)
-    assert DiffPIR(2).sample(small_mixture(PATHS[0]), Half(), zeros, zeros).nfe == 2
-    with pytest.raises(TypeError, match="needs a SpectralOperator, and Half is none"):
-        DiffPIR(2).sample(small_mixture(PATHS[0]), Half(), zeros, zeros, noise_std=0.1)
+    y = normal(2, 1, 4, 4, seed=1)
+    image, twice = (
+        DiffPIR(3).sample(small_mixture(PATHS[0]), operator, scale * y, normal(2, 1, 4, 4), noise_std=scale * noise_std).image
+        for operator, scale in ((Half(), 0.5), (Denoising(), 1.0))
+    )
+    torch.testing.assert_close(image, twice, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("arguments", [{"steps": 0}, {"prior_weight": 0.0}, {"eta": 1.1}, {"timesteps": "even"}])

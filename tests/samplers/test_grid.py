@@ -36,3 +36,9 @@ def test_logsnr_and_karras_are_even_where_they_say():
 def test_a_start_beyond_the_default_end_is_refused():
     with pytest.raises(ValueError, match=r"t_start=0\.9995 lies beyond the end 0\.999 of the VPPath"):
         Grid(5, 0.9995, None).times(VPPath())
+
+
+def test_more_steps_than_would_ever_end_are_refused():
+    with pytest.raises(ValueError, match="steps must be at most 100000, got 100000001"):
+        Grid(steps=100_000_001)
+    Grid(steps=100_000)

@@ -8,21 +8,17 @@ import pytest
 import torch
 
 from cclight import BicubicDownsampling, Conjugate
-from cclight.samplers.grid import Grid
 from cclight.samplers.heun import ConjugateHeun
 from tests.samplers.golden import relative
-from tests.samplers.test_conjugate import SETTINGS, Counting, guided_ode, problem, smooth_mixture
+from tests.samplers.test_conjugate import BICUBIC, SETTINGS, Counting, guided_ode, problem, smooth_mixture
 
 
 @pytest.mark.parametrize(("path", "parameterization"), SETTINGS[:4])
 def test_it_converges_at_second_order(path, parameterization):
-    prior, operator = smooth_mixture(path, parameterization), BicubicDownsampling(4)
-    y, noise = problem(prior, operator)
-    times = Grid(1, 0.4, 0.95).times(path)
-    start = path.alpha(times[0]) * operator.pinv(y) + path.sigma(times[0]) * noise
-    exact = guided_ode(prior, operator, y, start, times, "alpha2", 2.0)
+    prior, exact = smooth_mixture(path, parameterization), guided_ode(path, BICUBIC, "alpha2", 2.0)
+    y, noise = problem(prior, BICUBIC)
     errors = [
-        relative(ConjugateHeun(steps, 2.0, 0.4, 0.95).sample(prior, operator, y, noise).image, exact) for steps in (20, 80)
+        relative(ConjugateHeun(steps, 2.0, 0.4, 0.95).sample(prior, BICUBIC, y, noise).image, exact) for steps in (20, 80)
     ]
     assert errors[1] < 2e-3
     assert math.log(errors[0] / errors[1]) / math.log(4) > 1.8

@@ -78,3 +78,8 @@ def test_needs_an_adjoint():
 def test_bad_settings_are_named(arguments):
     with pytest.raises(ValueError, match=r"steps|samples|exponent|lr|spacing"):
         PnPFlow(**arguments)
+
+
+def test_more_draws_than_would_ever_end_are_refused():
+    with pytest.raises(ValueError, match="steps × samples must be at most 100000"):
+        PnPFlow(samples=100_000_000)

@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from cclight.commands.arguments import PlainParser
 from cclight.commands.outputs import check_output
 from cclight.commands.report.data import page_data
 from cclight.errors import UsageError
@@ -29,7 +30,7 @@ _HERE = Path(__file__).parent
 
 def parser() -> argparse.ArgumentParser:
     """The options of `cclight report`."""
-    parser = argparse.ArgumentParser(prog="cclight report", description="Show runs on one page with before and after.")
+    parser = PlainParser(prog="cclight report", description="Show runs on one page with before and after.")
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a finished run's folder, as runs/sr")
     parser.add_argument("--output", type=Path, help="the page (RUN/report.html; beside the first run's folder for several)")
     parser.add_argument("--images", type=int, default=24, metavar="N", help="how many images to show in pictures (24)")

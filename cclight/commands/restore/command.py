@@ -25,9 +25,10 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from cclight.errors import UsageError, one_line, suggestion
+from cclight.commands.arguments import PlainParser
+from cclight.errors import UsageError, one_line
 
 if TYPE_CHECKING:
     from cclight.commands.restore.model import Model
@@ -53,20 +54,6 @@ _RANGES: dict[str, tuple[float, float | None]] = {
 }
 
 
-class _Parser(argparse.ArgumentParser):
-    """One whose complaints are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise what is wrong.
-
-        Raises:
-            UsageError: with a suggestion where an option seems misspelt.
-        """
-        option = re.search(r"unrecognized arguments: (--[^\s=]+)", message)
-        meant = suggestion(option[1], self._option_string_actions) if option else None
-        raise UsageError(f"{message}{meant or ' (`cclight restore --help` lists the options)'}")
-
-
 class _Passed(argparse.Action):
     """Keeps an option in predict's words, in its place among the others."""
 
@@ -80,9 +67,7 @@ def parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     Args:
         arguments: what it is to read, of which the options of classes are known by their beginnings.
     """
-    made = _Parser(
-        "cclight restore", description="Restore pictures of your own with the embedded prior, or any other.", allow_abbrev=False
-    )
+    made = PlainParser("cclight restore", description="Restore pictures of your own with the embedded prior, or any other.")
     made.add_argument("pictures", nargs="+", type=Path, help="pictures, or folders of them")
     made.add_argument("--task", choices=TASKS, help="what was done to them; or --config or --operator says it")
     made.add_argument("--factor", type=int, help="sr: how many times larger (4)")

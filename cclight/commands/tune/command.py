@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from cclight.commands.arguments import PlainParser
 from cclight.commands.outputs import check_output
 from cclight.commands.tune.search import Search, read_search
 from cclight.configs import find_config
@@ -25,10 +26,9 @@ _RESULTS = {"best.yaml": ("# cclight tune:",), "trials.csv": ("trial,",), "objec
 
 def parser() -> argparse.ArgumentParser:
     """The options of `cclight tune` itself."""
-    parser = argparse.ArgumentParser(
+    parser = PlainParser(
         "cclight tune",
         description="Search settings. All other arguments are those of `cclight predict`, --config among them.",
-        allow_abbrev=False,
     )
     parser.add_argument("--search", required=True, metavar="YAML", help="what to search, as configs/search/conjugate.yaml")
     parser.add_argument("--trials", type=int, help="how many trials in all, instead of the search's number")
