@@ -18,9 +18,15 @@ FILES = {
     "jpeg90": {"quality": 90},
     "jpeg75": {"quality": 75},
     "jpeg75-444": {"quality": 75, "subsampling": "4:4:4"},
+    "jpeg10": {"quality": 10},
     "noise": {},
 }
-quick = [("astronaut", "gauss", "png"), ("astronaut", "gauss", "jpeg75"), ("astronaut", "motion", "noise")]
+quick = [
+    ("astronaut", "gauss", "png"),
+    ("chelsea", "gauss", "jpeg10"),
+    ("astronaut", "gauss", "jpeg75"),
+    ("astronaut", "motion", "noise"),
+]
 CASES = [
     pytest.param(name, blur, file, marks=[] if (name, blur, file) in quick else pytest.mark.slow)
     for name in ("astronaut", "coffee", "chelsea")
@@ -63,8 +69,9 @@ def test_a_blurred_photograph_gets_better(name, blur, file, tmp_path, monkeypatc
     restored = np.asarray(Image.open("out.png"))
     given = np.asarray(Image.open(picture))
     # Of a compressed picture less is left.
-    assert psnr(restored, clean) > psnr(given, clean) + (0.4 if "jpeg" in file else 1.0)
-    assert psnr(border(restored), border(clean)) > psnr(border(given), border(clean))
+    assert psnr(restored, clean) > psnr(given, clean) + ({"jpeg10": 0.1, "png": 1.0, "noise": 1.0}.get(file, 0.4))
+    if file != "jpeg10":  # there the border still loses up to half a dB of what the picture gains
+        assert psnr(border(restored), border(clean)) > psnr(border(given), border(clean))
 
 
 @pytest.mark.parametrize("file", ["jpeg90", "jpeg75", "jpeg75-444", "jpeg30"])
