@@ -1,19 +1,15 @@
-"""cclight/priors/checkpoints.py, cards.py and download.py: against a real server on loopback and files damaged on purpose."""
+"""cclight/priors/checkpoints.py and cards.py: files damaged on purpose, and the published ones described."""
 
-import hashlib
 import http.server
 import io
 import json
 import os
 import pickle
 import re
-import socket
 import subprocess
 import sys
 import threading
-import time
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -24,51 +20,9 @@ from cclight.commands.models import models_table
 from cclight.priors.adm import ADM
 from cclight.priors.cards import CARDS, Card
 from cclight.priors.checkpoints import CheckpointError, architecture_of, fill, load_state, resolve
-from cclight.priors.download import download
 from cclight.priors.ncsnpp import RectifiedFlow
 from cclight.priors.small import SmallPrior
-
-CONTENT = bytes(torch.randint(256, (300_000,), generator=torch.Generator().manual_seed(0), dtype=torch.uint8).tolist())
-SHA256 = hashlib.sha256(CONTENT).hexdigest()
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves CONTENT; `breaks` says after how many bytes the server's next responses break off, `ranges` if Range works."""
-
-    def log_message(self, *args):
-        pass
-
-    def do_GET(self):
-        server = self.server
-        first = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-")) if self.headers["Range"] else 0
-        server.requests.append(first)
-        if self.path != "/weights.pt":
-            self.send_error(404)
-            return
-        if not server.ranges:
-            first = 0
-        elif first >= len(CONTENT):
-            self.send_response(416)
-            self.send_header("Content-Range", f"bytes */{len(CONTENT)}")
-            self.end_headers()
-            return
-        body = CONTENT[first:]
-        self.send_response(206 if first else 200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body[: server.breaks.pop(0)] if server.breaks else body)
-
-
-@pytest.fixture
-def server():
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.requests, server.breaks, server.ranges = [], [], True
-        server.url = f"http://127.0.0.1:{server.server_port}/weights.pt"
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+from tests.priors.conftest import CONTENT, SHA256
 
 
 @pytest.fixture
@@ -78,72 +32,6 @@ def cache(tmp_path, monkeypatch):
 
 
 # Downloads
-
-
-def test_a_broken_download_resumes_where_it_stopped(server, tmp_path):
-    server.breaks = [100_000]
-    target = download(server.url, tmp_path / "new" / "weights.pt", SHA256)
-    assert target.read_bytes() == CONTENT
-    assert server.requests == [0, 100_000]
-
-
-def test_a_later_call_resumes_what_an_earlier_one_left(server, tmp_path):
-    server.breaks = [100_000]
-    target = tmp_path / "weights.pt"
-    with pytest.raises(
-        CheckpointError, match=r"broke after 100000 of 300000 bytes\): run again to continue, or save the file by"
-    ):
-        download(server.url, target, SHA256, attempts=1)
-    assert not target.exists()
-    assert download(server.url, target, SHA256).read_bytes() == CONTENT
-    assert server.requests == [0, 100_000]
-
-
-def test_a_server_without_ranges_starts_over(server, tmp_path):
-    server.breaks, server.ranges = [100_000], False
-    assert download(server.url, tmp_path / "weights.pt", SHA256).read_bytes() == CONTENT
-
-
-def test_a_part_that_is_already_whole_is_taken(server, tmp_path):
-    (tmp_path / "weights.pt.part").write_bytes(CONTENT)
-    assert download(server.url, tmp_path / "weights.pt", SHA256).read_bytes() == CONTENT
-    assert server.requests == [len(CONTENT)]
-
-
-def test_a_part_longer_than_the_file_starts_over(server, tmp_path):
-    (tmp_path / "weights.pt.part").write_bytes(CONTENT + b"more")
-    assert download(server.url, tmp_path / "weights.pt", SHA256).read_bytes() == CONTENT
-
-
-def test_a_wrong_checksum_is_refused_and_leaves_no_file(server, tmp_path):
-    with pytest.raises(
-        CheckpointError, match=rf"has the sha256 {SHA256}, its publisher says 0+: it is damaged .* fetch it again"
-    ):
-        download(server.url, tmp_path / "weights.pt", "0" * 64)
-    assert [path.name for path in tmp_path.iterdir() if path.suffix != ".lock"] == []
-
-
-def test_a_refusal_is_final(server, tmp_path):
-    with pytest.raises(CheckpointError, match="404"):
-        download(server.url + "x", tmp_path / "weights.pt")
-    assert len(server.requests) == 1
-
-
-def test_without_a_network_one_attempt_is_enough(tmp_path):
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        began = time.monotonic()
-        with pytest.raises(CheckpointError, match=r"cannot be fetched .*or save the file by hand as"):
-            download(f"http://127.0.0.1:{unused.getsockname()[1]}/weights.pt", tmp_path / "weights.pt")
-    assert time.monotonic() - began < 2
-
-
-def test_racing_processes_fetch_once(server, tmp_path):
-    target = tmp_path / "weights.pt"
-    with ThreadPoolExecutor(4) as pool:
-        files = list(pool.map(lambda _: download(server.url, target, SHA256), range(4)))
-    assert {file.read_bytes() for file in files} == {CONTENT}
-    assert server.requests == [0]
 
 
 # Names, paths and addresses
