@@ -75,6 +75,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; a test keeps it the sam
     from cclight.priors.conditioned import NoiseConditioned as NoiseConditioned
     from cclight.priors.deepinv import DeepinvPrior as DeepinvPrior
     from cclight.priors.edm import EDM as EDM
+    from cclight.priors.flux import Flux as Flux
     from cclight.priors.grey import Grey as Grey
     from cclight.priors.guided import Guided as Guided
     from cclight.priors.hf_diffusers import AngularVelocity as AngularVelocity
@@ -88,6 +89,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; a test keeps it the sam
     from cclight.priors.pnpflow import PnPFlowUNet as PnPFlowUNet
     from cclight.priors.recast import Recast as Recast
     from cclight.priors.retimed import Retimed as Retimed
+    from cclight.priors.sana import Sana as Sana
     from cclight.priors.small import SmallPrior as SmallPrior
     from cclight.priors.stable_diffusion import StableDiffusion as StableDiffusion
     from cclight.priors.tiled import Tiled as Tiled
@@ -139,6 +141,8 @@ _ROOMS = {
     "priors.guided": ("Guided",),
     "priors.latent": ("Latent", "Autoencoder", "DiffusersAutoencoder"),
     "priors.stable_diffusion": ("StableDiffusion",),
+    "priors.flux": ("Flux",),
+    "priors.sana": ("Sana",),
     "priors.hf_diffusers": ("DiffusersPrior", "AngularVelocity"),
     "priors.hf_flow": ("DiffusersFlow",),
     "operators.base": ("Operator", "LinearOperator", "SpectralOperator"),

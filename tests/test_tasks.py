@@ -247,5 +247,7 @@ def test_every_prior_of_the_package_is_tried():
         "Grey",
         "Latent",
         "StableDiffusion",
+        "Flux",
+        "Sana",
     }
     assert known - others == {name.split(",")[0].split(" with")[0] for name in PRIORS}
