@@ -137,7 +137,7 @@ def _maps(maps: PerceptualMap, outputs: Restored, clean: Tensor | None) -> dict[
 
 def picture_of_measurement(y: Tensor, operator: Operator) -> Tensor:
     """A measurement one can look at, (B, C, H, W): y itself where it has the form of a picture, else H⁺y."""
-    return y if y.ndim == 4 and y.shape[1] in (1, 3) else operator.pinv(y)
+    return y if y.ndim == 4 and y.shape[1] in (1, 3) and not y.is_complex() else operator.pinv(y)
 
 
 def row_of(images: list[Tensor]) -> Tensor:

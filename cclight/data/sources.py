@@ -277,9 +277,16 @@ class SamplePhotographs(_Files):
     """Six photographs that ship inside scikit-image's wheel, four of them in colour: no network, no download.
 
     All are in the public domain or CC0, and the two without colour are given as grey RGB.
+
+    Args:
+        files: other pictures of the wheel, such as phantom.png, a head as tomographs see it; None takes the six.
     """
 
     FILES = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "camera.png", "coins.png")
+
+    def __init__(self, files: list[str] | None = None) -> None:
+        self.files = self.FILES if files is None else tuple(files)
+        super().__init__()
 
     def _find(self) -> list[tuple[str, Path]]:
         # Found without importing scikit-image, which is slow and would fetch what is missing from the network.
@@ -287,10 +294,13 @@ class SamplePhotographs(_Files):
         if spec is None or not spec.submodule_search_locations:
             raise FileNotFoundError("SamplePhotographs needs scikit-image: pip install scikit-image.")
         folder = Path(spec.submodule_search_locations[0]) / "data"
-        files = [folder / name for name in self.FILES]
+        files = [folder / name for name in self.files]
         missing = [file.name for file in files if not file.is_file()]
         if missing:
-            raise FileNotFoundError(f"scikit-image lacks {', '.join(missing)}: pip install --force-reinstall scikit-image.")
+            remedy = "pip install --force-reinstall scikit-image"
+            if not set(missing) <= set(self.FILES):
+                remedy = f"its wheel has {', '.join(sorted(path.name for path in folder.glob('*.*g')))}"
+            raise FileNotFoundError(f"scikit-image lacks {', '.join(missing)}: {remedy}.")
         return [(file.stem, file) for file in files]
 
 
