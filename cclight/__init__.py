@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what editors and type checkers see; a test keeps it the same as the table below
+    from cclight.data.arrays import Arrays as Arrays
     from cclight.data.datamodule import Batch as Batch
     from cclight.data.datamodule import RestorationDataModule as RestorationDataModule
     from cclight.data.huggingface import HFDataset as HFDataset
@@ -176,6 +177,7 @@ _ROOMS = {
     "samplers.latino": ("LATINO", "InLatents"),
     "samplers.guided_ode": ("GuidedODE",),
     "data.datamodule": ("RestorationDataModule", "Batch"),
+    "data.arrays": ("Arrays",),
     "data.sources": ("Source", "ImageFolder", "SamplePhotographs"),
     "data.huggingface": ("HFDataset",),
     "data.subset": ("Subset",),
