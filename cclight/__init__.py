@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; a test keeps it the sam
     from cclight.metrics.fid import FeatureDistances as FeatureDistances
     from cclight.metrics.image import LPIPS as LPIPS
     from cclight.metrics.image import MSSSIM as MSSSIM
+    from cclight.metrics.image import NRMSE as NRMSE
     from cclight.metrics.image import PSNR as PSNR
     from cclight.metrics.image import SSIM as SSIM
     from cclight.metrics.image import ImageMetric as ImageMetric
@@ -182,7 +183,7 @@ _ROOMS = {
     "data.huggingface": ("HFDataset",),
     "data.subset": ("Subset",),
     "data.patches": ("PatchDataModule",),
-    "metrics.image": ("ImageMetric", "PSNR", "SSIM", "MSSSIM", "LPIPS"),
+    "metrics.image": ("ImageMetric", "NRMSE", "PSNR", "SSIM", "MSSSIM", "LPIPS"),
     "metrics.perceptual": ("PerceptualMap",),
     "metrics.fid": ("FeatureDistances",),
     "metrics.inception": ("Inception",),

@@ -13,7 +13,7 @@ from torch import Tensor
 from cclight.data.datamodule import Batch
 from cclight.data.fitting import Fitted, OutOfMemory
 from cclight.operators.base import Operator
-from cclight.priors.base import Prior
+from cclight.priors.base import Prior, per_image
 from cclight.samplers.base import Sampler
 
 
@@ -22,7 +22,7 @@ class Restored:
     """What a Restorer makes of a batch. Not frozen: Lightning moves what it returns to the CPU field by field.
 
     Attributes:
-        image: restored images clamped to [-1, 1], (B, C, H, W); NaN where the sampler gave NaN.
+        image: restored images, (B, C, H, W), clamped to [-1, 1] unless their units have no ends; NaN where the sampler gave NaN.
         nfe: network evaluations spent on each image.
         seconds: wall-clock time of the batch divided by its images.
         consistency: the root mean square of H x̂ - y of each image, (B,).
@@ -88,8 +88,9 @@ class Restorer(pl.LightningModule):
         y, noise = (part.clone() if part.is_inference() else part for part in (batch.measurement, batch.noise))
         operator = self.operator if batch.operator is None else batch.operator
         fitted = batch.fitted or Fitted(y, operator, tuple(noise.shape[1:]), slice(None), slice(None))
+        ends = batch.units is None or batch.units.ends
         try:
-            solved = fitted.solve(self.sampler, self.prior, noise, self.noise_std, batch.generators, batch.label)
+            solved = fitted.solve(self.sampler, self.prior, noise, self.noise_std, batch.generators, batch.label, ends)
         except OutOfMemory as error:
             raise OutOfMemory(
                 f"{error}: set data.batch_size or data.image_size to less, or make the prior a Tiled one, which looks at an "
@@ -98,7 +99,7 @@ class Restorer(pl.LightningModule):
         seconds = (time.perf_counter() - begin) / len(batch.index)
         image = solved.image
         if any(batch.grey):
-            grey = torch.tensor(batch.grey, device=image.device)[:, None, None, None]
+            grey = per_image(torch.tensor(batch.grey, device=image.device), image)
             image = torch.where(grey, image.mean(1, keepdim=True), image)
         with torch.autocast(image.device.type, enabled=False):
             consistency = fitted.residual(image).cpu()

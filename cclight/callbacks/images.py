@@ -22,6 +22,7 @@ from cclight.runs.pictures import read_png, to_image, to_uint8
 
 if TYPE_CHECKING:
     from cclight.data.datamodule import Batch
+    from cclight.data.units import Units
     from cclight.restorer import Restored
     from cclight.runs.results import Run
 
@@ -81,30 +82,49 @@ class ImageWriter(Sink):
     ) -> None:
         operator = pl_module.operator if batch.operator is None else batch.operator
         assert isinstance(operator, Operator)
-        measurement = picture_of_measurement(batch.measurement, operator)
+        if batch.units is not None and not _is_shown(outputs.image):
+            self._write_arrays(outputs, batch, batch.units, operator)
+            return
+        shown = (lambda image: image) if batch.units is None else batch.units.picture
+        clean = None if batch.clean is None else shown(batch.clean)
+        restored = shown(outputs.image)
+        measurement = shown(picture_of_measurement(batch.measurement, operator))
         maps: dict[int, Tensor] = {}
         if self.maps is not None and self._mapping:
             try:
-                maps = _maps(self.maps, outputs, batch.clean)
+                maps = _maps(self.maps, outputs.finite, restored, clean)
             except Unavailable as error:
                 self._without_maps(trainer, str(error))
         kept = zip(outputs.index, outputs.name, batch.depth, batch.grey, strict=True)
         for place, (index, name, depth, grey) in enumerate(kept):
             channels = slice(1) if grey else slice(None)
             self.run.write_image("measurement", index, name, measurement[place, channels], depth)
-            if batch.clean is not None:
-                self.run.write_image("clean", index, name, batch.clean[place], depth)
+            if clean is not None:
+                self.run.write_image("clean", index, name, clean[place], depth)
             if not outputs.finite[place]:
                 continue
             if self._rows < self.grid:  # a rank meets its images in order: its first ones hold the lowest of all
-                columns = [measurement[place], operator.pinv(batch.measurement[place : place + 1])[0], outputs.image[place]]
-                row = row_of(columns if batch.clean is None else [*columns, batch.clean[place]])
+                pseudoinverse = shown(operator.pinv(batch.measurement[place : place + 1])[0])
+                columns = [measurement[place], pseudoinverse, restored[place]]
+                row = row_of(columns if clean is None else [*columns, clean[place]])
                 self.run.write_image("rows", index, name, row)
                 self._rows += 1
             if place in maps:
                 self.run.write_image("maps", index, name, heat(maps[place]))
             # Last: it is the one that tells an image is finished.
-            self.run.write_image("restored", index, name, outputs.image[place, channels], depth)
+            self.run.write_image("restored", index, name, restored[place, channels], depth)
+        if batch.units is not None:
+            self._write_arrays(outputs, batch, batch.units, operator)
+
+    def _write_arrays(self, outputs: Restored, batch: Batch, units: Units, operator: Operator) -> None:
+        """Arrays in the units that they came in, and with their axes; the restored one last, as it tells of the others."""
+        measured = units.measured(batch.measurement, operator)
+        for place, (index, name) in enumerate(zip(outputs.index, outputs.name, strict=True)):
+            self.run.write_array("measurement", index, name, measured[place])
+            if batch.clean is not None:
+                self.run.write_array("clean", index, name, units.stored(units.values(batch.clean[place])))
+            if outputs.finite[place]:
+                self.run.write_array("restored", index, name, units.stored(units.values(outputs.image[place])))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "predict" or self.grid == 0:
@@ -124,14 +144,19 @@ class ImageWriter(Sink):
             self.run.write_image("maps", index, record["name"], heat(self.maps(restored, clean)[0]))
 
 
-def _maps(maps: PerceptualMap, outputs: Restored, clean: Tensor | None) -> dict[int, Tensor]:
+def _is_shown(images: Tensor) -> bool:
+    """Whether arrays, (B, C, ...), are pictures."""
+    return images.ndim == 4 and images.shape[1] in (1, 3)
+
+
+def _maps(maps: PerceptualMap, are_finite: Tensor, restored: Tensor, clean: Tensor | None) -> dict[int, Tensor]:
     """The maps, (H, W), of the images of a batch that are finite, by their places."""
     if clean is None:
         raise Unavailable("the data holds no clean images to compare with")
-    finite = outputs.finite.nonzero().flatten()
+    finite = are_finite.nonzero().flatten()
     if not len(finite):
         return {}
-    made = maps(outputs.image[finite], clean.to(outputs.image.device)[finite])
+    made = maps(restored[finite], clean.to(restored.device)[finite])
     return dict(zip(finite.tolist(), made, strict=True))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,10 +20,11 @@ from cclight.data.datamodule import RestorationDataModule
 from cclight.errors import RunError
 from cclight.metrics.fid import FeatureDistances
 from cclight.metrics.gather import gather
-from cclight.metrics.image import ImageMetric
+from cclight.metrics.image import ImageMetric, array_metrics
 from cclight.metrics.measuring import Measuring
 from cclight.metrics.quantity import CONSISTENCY, NFE, SECONDS
 from cclight.metrics.summary import Summary, summarize_records
+from cclight.priors.base import per_image
 from cclight.runs.folder import RunFolder
 from cclight.runs.records import Record
 from cclight.runs.results import Run, write_results
@@ -50,8 +52,8 @@ class MetricsCallback(Sink):
 
     Args:
         run: the run folder.
-        per_image: the metrics against the clean image; None for PSNR, SSIM, MS-SSIM and LPIPS (squeeze). Consistency, NFE and
-            seconds are always measured.
+        per_image: the metrics against the clean image; None for PSNR, SSIM, MS-SSIM and LPIPS (squeeze), or for arrays PSNR,
+            NRMSE and SSIM. Consistency, NFE and seconds are always measured.
         distances: FID and KID between the saved restored and clean images, or a reference; None for neither.
         seed: of the bootstrap behind the intervals.
 
@@ -71,6 +73,7 @@ class MetricsCallback(Sink):
     ) -> None:
         self.run = run
         self.measuring = Measuring(per_image)
+        self._chosen = per_image is not None
         self.distances = distances
         self.seed = seed
         self.records: dict[int, Record] = {}
@@ -90,6 +93,9 @@ class MetricsCallback(Sink):
         self.run.join(trainer.global_rank)
         self.records, self.summaries, self.results = {}, {}, None
         self._resume(trainer)
+        data = getattr(trainer, "datamodule", None)
+        if not self._chosen and isinstance(data, RestorationDataModule) and data.source.units is not None:
+            self.measuring = Measuring(array_metrics())
         missing = self.measuring.prepare(trainer.strategy.root_device)
         if self.distances is not None:
             # Every rank, whether it will have images or not: what it finds decides which collectives are run.
@@ -140,13 +146,16 @@ class MetricsCallback(Sink):
             self.measuring.lack(NOT_APPLICABLE)
         elif any(finite):
             # A NaN must not meet the finite images' metrics; the clean image stands in for it.
-            keep = outputs.finite.to(outputs.image.device)[:, None, None, None]
-            values.update(self.measuring(torch.where(keep, outputs.image, batch.clean.to(outputs.image)), batch.clean))
+            keep = per_image(outputs.finite.to(outputs.image.device), outputs.image)
+            restored = torch.where(keep, outputs.image, batch.clean.to(outputs.image))
+            values.update(self.measuring(restored, batch.clean, batch.units))
         records: list[Record] = []
         for place, (index, name) in enumerate(zip(outputs.index, outputs.name, strict=True)):
             record: Record = {"index": index, "name": name}
             if batch.content:
                 record["content"] = batch.content[place]
+            if batch.units is not None:
+                record["units"] = asdict(batch.units)
             if finite[place]:
                 record.update({key: value[place] for key, value in values.items()})
             else:

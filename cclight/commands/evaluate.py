@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import torch
     from jsonargparse import ArgumentParser
 
+    from cclight.data.units import Units
     from cclight.metrics.fid import FeatureDistances
     from cclight.metrics.image import ImageMetric
     from cclight.metrics.measuring import Measuring
@@ -130,11 +131,13 @@ def evaluate(
     """
     import torch
 
+    from cclight.metrics.image import array_metrics
     from cclight.metrics.measuring import Measuring
     from cclight.metrics.summary import summarize
     from cclight.runs.results import write_results
 
-    measuring = Measuring(metrics)
+    arrays = any("units" in record for record in run.records.values())
+    measuring = Measuring(array_metrics() if metrics is None and arrays else metrics)
     values = measure(run, measuring, torch.device(device))
     expected = [index for index, record in run.records.items() if "failed" not in record]
     found = {
@@ -184,8 +187,12 @@ def measure(run: Run, measuring: Measuring, device: torch.device) -> dict[str, d
     """
     import torch
 
+    from cclight.data.units import Units
+
     kept = [index for index, record in run.records.items() if "failed" not in record]
-    pairs = {index: (run.picture("restored", index), run.picture("clean", index)) for index in kept}
+    units = {index: Units(**run.records[index]["units"]) for index in kept if "units" in run.records[index]}
+    found = {index: run.array if index in units else run.picture for index in kept}
+    pairs = {index: (find("restored", index), find("clean", index)) for index, find in found.items()}
     whole = [(i, restored, clean) for i, (restored, clean) in pairs.items() if restored is not None and clean is not None]
     if len(whole) < len(pairs):
         what = "clean" if all(restored for restored, _ in pairs.values()) else "restored or clean"
@@ -194,26 +201,34 @@ def measure(run: Run, measuring: Measuring, device: torch.device) -> dict[str, d
     measuring.prepare(device)
     values: dict[str, dict[int, float]] = {}
     for start in range(0, len(whole), _BATCH):
-        read = [(i, *_pair(run, a, b)) for i, a, b in whole[start : start + _BATCH]]
+        read = [(i, *_pair(run, a, b, units.get(i))) for i, a, b in whole[start : start + _BATCH]]
         for _, group in groupby(read, key=lambda item: item[1].shape):
             indices, *images = zip(*group, strict=True)
-            restored, clean = (to_image(torch.stack(list(part)).to(device)) for part in images)
-            for name, measured in measuring(restored, clean).items():
+            restored, clean = (torch.stack(list(part)).to(device) for part in images)
+            for name, measured in measuring(restored, clean, units.get(indices[0])).items():
                 values.setdefault(name, {}).update(zip(indices, measured, strict=True))
     return {name: by_index for name, by_index in values.items() if name not in measuring.reasons}
 
 
-def _pair(run: Run, restored: Path, clean: Path) -> tuple[torch.Tensor, torch.Tensor]:
+def _pair(run: Run, restored: Path, clean: Path, units: Units | None) -> tuple[torch.Tensor, torch.Tensor]:
     images = []
     for path in (restored, clean):
         try:
-            images.append(read_png(path))
-        except (OSError, ValueError, SyntaxError) as error:  # noqa: PERF203 - Pillow's ways to refuse a file
+            images.append(to_image(read_png(path)) if units is None else _array(path, units))
+        except (OSError, ValueError, SyntaxError, EOFError) as error:  # noqa: PERF203 - Pillow's ways to refuse a file
             raise UsageError(f"{path} is no whole picture ({one_line(error)}): {_mend(run, restored)}") from error
     if images[0].shape != images[1].shape:
         sizes = ["×".join(map(str, image.shape)) for image in images]
         raise UsageError(f"{restored} is {sizes[0]} and {clean} {sizes[1]}, not the same picture: {_mend(run, restored)}")
     return images[0], images[1]
+
+
+def _array(path: Path, units: Units) -> torch.Tensor:
+    """An array that a run has written, as the prior knows images, (C, ...)."""
+    import numpy as np
+    import torch
+
+    return units.image(units.channels_first(torch.from_numpy(np.load(path, allow_pickle=False))))
 
 
 def _mend(run: Run, restored: Path) -> str:
@@ -249,7 +264,7 @@ def _imports(here: bool) -> Iterator[None]:
     """Import the classes that metrics may be; modules of the current folder only where the user names some."""
     from importlib import import_module
 
-    for room in ("metrics.image", "metrics.fid", "metrics.inception", "data.sources", "data.subset"):
+    for room in ("metrics.image", "metrics.fid", "metrics.inception", "data.sources", "data.subset", "data.arrays"):
         import_module(f"cclight.{room}")
     before, folder = list(sys.path), os.getcwd()
     without = [path for path in before if os.path.abspath(path or ".") != folder]

@@ -44,7 +44,7 @@ class Solved:
     """What a sampler makes of a fitted batch.
 
     Attributes:
-        image: on the canvas, clamped to [-1, 1], (B, C, H, W); NaN where the sampler gave NaN.
+        image: on the canvas, clamped to [-1, 1] where values end there, (B, C, H, W); NaN where the sampler gave NaN.
         finite: whether each is free of NaN and infinity, (B,), on the CPU.
         nfe: network evaluations spent on each image.
     """
@@ -83,8 +83,11 @@ class Fitted:
         noise_std: float,
         generators: Sequence[torch.Generator] | None,
         label: Tensor | None = None,
+        ends: bool = True,
     ) -> Solved:
         """Restore the batch on its canvas; returns when the device is done. The arguments are `Sampler.sample`'s.
+
+        `ends` says that images end at -1 and 1, as photographs do, and clamps them there.
 
         Raises:
             OutOfMemory: when the memory is not enough.
@@ -98,7 +101,7 @@ class Fitted:
             size = "×".join(map(str, noise.shape[-2:]))
             images = f"{len(noise)} images of {size} pixels at once" if len(noise) > 1 else f"an image of {size} pixels"
             raise OutOfMemory(f"out of memory on {noise.device} with {images}") from error
-        return Solved(made.image.clamp(-1, 1), finite, made.nfe)
+        return Solved(made.image.clamp(-1, 1) if ends else made.image, finite, made.nfe)
 
     def cut(self, image: Tensor) -> Tensor:
         """The picture, (B, C, h, w), of a restoration on the canvas, (B, C, H, W); known pixels are put back."""

@@ -6,11 +6,15 @@ restored image x̂ with the clean x, both clamped to [-1, 1] and not rounded to 
 | metric        | definition                                                                                    | better |
 |---------------|-----------------------------------------------------------------------------------------------|--------|
 | `PSNR`        | 10 log10(4 / mean (x̂ - x)²) dB, of each image; never of a pooled squared error                  | higher |
+| `NRMSE`       | ‖x̂ - x‖ / ‖x‖ in the units of the data: the relative error                                      | lower  |
 | `SSIM`        | Wang et al. 2004: Gaussian window of 11, σ 1.5, on [0, 1], borders reflected                    | higher |
 | `MSSSIM`      | Wang et al. 2003: five scales, sides of 176 pixels or more                                     | higher |
 | `LPIPS`       | Zhang et al. 2018, on [-1, 1]; the paper's tables use net "alex"                                | lower  |
 | consistency   | the root mean square of H x̂ - y                                                                | lower  |
 | NFE, seconds  | network evaluations and time spent on each image                                              | lower  |
+
+Arrays (`cclight.data.units`) are not clamped unless their values end. Those with a range are measured on it as photographs are
+on [-1, 1]; those with a mean and standard deviation on each clean image's own range.
 
 The interval around a mean is a 95 % bootstrap percentile interval over images. What cannot be measured is reported as
 unavailable, with the reason and the remedy, and never left out.
@@ -26,18 +30,24 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from cclight.data.units import Units
 from cclight.metrics.perceptual import BACKBONES, Net, as_rgb, load_network
 from cclight.metrics.quantity import Quantity, Unavailable
+from cclight.priors.base import per_image
+
+_LIGHT = Units(0.5, 0.5)
 
 
 class ImageMetric(ABC):
     """A metric of one restored image against the clean one. To add one, subclass, set `quantity` and write `measure`."""
 
     quantity: Quantity
+    in_units: ClassVar[bool] = False  # whether `measure` is given the numbers of the data, of photographs light in [0, 1]
 
     def prepare(self, device: torch.device) -> None:  # noqa: B027 - most metrics need nothing
         """Get ready, before any long work: load weights onto the device.
@@ -51,7 +61,7 @@ class ImageMetric(ABC):
         """The metric of each image.
 
         Args:
-            restored: (B, C, H, W) in [-1, 1], float32, finite.
+            restored: (B, C, H, W) in [-1, 1], float32, finite; arrays are (B, C, ...), and may leave the range.
             clean: the same shape and range.
 
         Returns:
@@ -62,9 +72,25 @@ class ImageMetric(ABC):
         """
 
     @torch.no_grad()
-    def __call__(self, restored: Tensor, clean: Tensor) -> Tensor:
-        """`measure` on clamped images of any floating dtype: (B, C, H, W) twice -> (B,), float64 on the CPU."""
-        return self.measure(restored.float().clamp(-1, 1), clean.float().clamp(-1, 1)).reshape(-1).cpu().double()
+    def __call__(self, restored: Tensor, clean: Tensor, units: Units | None = None) -> Tensor:
+        """`measure` on images of any floating dtype, clamped where they end: (B, C, ...) twice -> (B,), float64 on the CPU.
+
+        Args:
+            restored: as the prior knows images.
+            clean: the same shape.
+            units: what the numbers of arrays mean; None for photographs.
+        """
+        a, b = restored.float(), clean.float()
+        if units is None or units.ends:
+            a, b = a.clamp(-1, 1), b.clamp(-1, 1)
+        if self.in_units:
+            own = _LIGHT if units is None else units
+            a, b = own.values(a), own.values(b)
+        elif units is not None and not units.ranged:
+            low, high = (per_image(bound, b) for bound in torch.aminmax(b.flatten(1), dim=1))
+            span = torch.where(high > low, high - low, 1)
+            a, b = (2 * (part - low) / span - 1 for part in (a, b))
+        return self.measure(a, b).reshape(-1).cpu().double()
 
 
 class PSNR(ImageMetric):
@@ -77,11 +103,24 @@ class PSNR(ImageMetric):
 
         # In float64, on the CPU because not every accelerator has it: float32 keeps only 2e-6 dB.
         a, b = restored.cpu().double(), clean.cpu().double()
-        return peak_signal_noise_ratio(a, b, data_range=2.0, dim=(1, 2, 3), reduction="none").clamp(max=100)
+        return peak_signal_noise_ratio(a, b, data_range=2.0, dim=tuple(range(1, a.ndim)), reduction="none").clamp(max=100)
+
+
+class NRMSE(ImageMetric):
+    """Relative error ‖x̂ - x‖ / ‖x‖ of each image, in the units of the data; of photographs light is in [0, 1]."""
+
+    quantity = Quantity("nrmse", "NRMSE", "lower", (0, math.inf), "mean over images; ‖x̂ - x‖ / ‖x‖ in the data's units", 4)
+    in_units = True
+
+    def measure(self, restored: Tensor, clean: Tensor) -> Tensor:
+        size = clean.flatten(1).double().norm(dim=1)
+        if not bool(size.all()):
+            raise Unavailable("NRMSE is relative to the clean image, and one is 0 everywhere")
+        return (restored - clean).flatten(1).double().norm(dim=1) / size
 
 
 class SSIM(ImageMetric):
-    """Structural similarity of each image (Wang et al. 2004), for images of 11 × 11 pixels or more.
+    """Structural similarity of each image (Wang et al. 2004), for images and volumes of 11 pixels a side or more.
 
     As in torchmetrics, the image is reflected at its borders; scikit-image leaves out a border of 5 pixels instead.
     """
@@ -144,7 +183,17 @@ def default_metrics() -> list[ImageMetric]:
     return [PSNR(), SSIM(), MSSSIM(), LPIPS()]
 
 
+def array_metrics() -> list[ImageMetric]:
+    """PSNR, NRMSE and SSIM."""
+    return [PSNR(), NRMSE(), SSIM()]
+
+
 def _need_side(quantity: Quantity, images: Tensor, side: int) -> None:
-    if min(images.shape[-2:]) < side:
-        height, width = images.shape[-2:]
-        raise Unavailable(f"{quantity.title} needs sides of {side} pixels or more, the images are {height}×{width}")
+    sides = images.shape[2:]
+    size = "×".join(map(str, sides)) or "single numbers"
+    if len(sides) not in (2, 3):
+        raise Unavailable(
+            f"{quantity.title} is defined on images and volumes, and not on arrays of {len(sides)} sides ({size})"
+        )
+    if min(sides) < side:
+        raise Unavailable(f"{quantity.title} needs sides of {side} pixels or more, the images are {size}")

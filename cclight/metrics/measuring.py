@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from cclight.data.units import Units
 from cclight.metrics.image import ImageMetric, default_metrics
 from cclight.metrics.quantity import Unavailable
 from cclight.metrics.summary import per_image_quantities
@@ -45,12 +46,13 @@ class Measuring:
                 self.reasons[metric.quantity.name] = missing[metric.quantity.title] = str(reason)
         return missing
 
-    def __call__(self, restored: Tensor, clean: Tensor) -> dict[str, list[float]]:
+    def __call__(self, restored: Tensor, clean: Tensor, units: Units | None = None) -> dict[str, list[float]]:
         """The value of each image by the metric's name.
 
         Args:
             restored: (B, C, H, W) in [-1, 1], finite.
             clean: the same shape and range.
+            units: what the numbers of arrays mean; None for photographs.
         """
         values: dict[str, list[float]] = {}
         for metric in self.metrics:
@@ -58,7 +60,7 @@ class Measuring:
             if name in self.reasons:
                 continue
             try:
-                values[name] = metric(restored, clean.to(restored.device)).tolist()
+                values[name] = metric(restored, clean.to(restored.device), units).tolist()
             except Unavailable as reason:
                 self.reasons[name] = str(reason)
         return values

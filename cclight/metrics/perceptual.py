@@ -118,6 +118,8 @@ def as_rgb(images: Tensor) -> Tensor:
     Raises:
         Unavailable: for images with other than 1 or 3 channels or smaller than 32 pixels.
     """
+    if images.ndim != 4:
+        raise Unavailable(f"LPIPS is defined on pictures, the arrays have {images.ndim - 2} sides")
     channels, height, width = images.shape[1:]
     if channels not in (1, 3):
         raise Unavailable(f"LPIPS is defined on 1 or 3 channels, the images have {channels}")

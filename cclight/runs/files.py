@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cclight.errors import RunError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -26,6 +31,15 @@ def write_whole(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise write_error(path, error) from error
+
+
+def encode_array(values: Tensor) -> bytes:
+    """An array of any shape as the content of an .npy file."""
+    import numpy as np
+
+    buffer = io.BytesIO()
+    np.save(buffer, np.ascontiguousarray(values.detach().cpu().numpy()), allow_pickle=False)
+    return buffer.getvalue()
 
 
 def write_error(path: Path, error: OSError) -> RunError:

@@ -3,6 +3,7 @@
     runs/<name>/
       config.yaml              the resolved configuration
       restored/00007_astronaut.png   measurement/...   clean/...   maps/...
+      restored/00007_scan.npy        the same of arrays, in their own units, beside a picture where there is one to show
       rows/                    the rows of the grid, grid.png
       records/00000.jsonl      one line per finished image: index, name, content and numbers; one file per rank
       records/evaluated.jsonl  the same of `cclight evaluate`, which go before
@@ -35,7 +36,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cclight.data.formats import SUFFIXES
 from cclight.errors import RunError
-from cclight.runs.files import write_error, write_whole
+from cclight.runs.files import encode_array, write_error, write_whole
 from cclight.runs.inputs import differences, files_of
 from cclight.runs.lock import FOLDER as LOCKS
 from cclight.runs.lock import RunLock
@@ -52,7 +53,7 @@ KINDS: tuple[Kind, ...] = ("restored", "measurement", "clean", "rows", "maps")
 
 
 # What a run writes, by name: nothing else is ever deleted.
-_PICTURE = re.compile(r"(\d{5,})(_.*)?\.png")
+_PICTURE = re.compile(r"(\d{5,})(_.*)?\.(png|npy)")
 
 
 _RECORDS = re.compile(r"(\d{5,}|evaluated)\.jsonl|files\.json")
@@ -173,6 +174,18 @@ class RunFolder:
         write_whole(path, encode_picture(image, depth=depth))
         return path
 
+    def array(self, kind: Kind, index: int, name: str) -> Path:
+        """The path of an image's array, beside its picture: restored/00007_scan.npy."""
+        return self.file(kind, index, name).with_suffix(".npy")
+
+    def write_array(self, kind: Kind, index: int, name: str, values: Tensor) -> Path:
+        """Write an array of any shape as .npy. Raises RunError when it cannot be."""
+        path = self.array(kind, index, name)
+        if not path.parent.is_dir():
+            self.make(kind)
+        write_whole(path, encode_array(values))
+        return path
+
     def append(self, records: Iterable[Record]) -> None:
         """Note images as finished, on disk when this returns; each record holds at least `index` and `name`.
 
@@ -255,9 +268,13 @@ class RunFolder:
             records = {
                 index: record
                 for index, record in records.items()
-                if "failed" in record or self.file("restored", index, record["name"]).name in pictures
+                if "failed" in record or self._result(record).name in pictures
             }
         return dict(sorted(records.items()))
+
+    def _result(self, record: Record) -> Path:
+        """The file that an image's restoration is."""
+        return (self.array if "units" in record else self.file)("restored", record["index"], record["name"])
 
     def _ours(self, folder: str, pattern: re.Pattern[str]) -> Iterator[Path]:
         """The files in one of the run's folders that the run itself has written."""

@@ -143,6 +143,11 @@ class Run:
         path = folder.file(kind, index, self.records[index]["name"])
         return path if path.is_file() else None
 
+    def array(self, kind: Kind, index: int) -> Path | None:
+        """An image's saved array, or None where it was not saved: those of photographs are pictures alone."""
+        path = RunFolder(self.path.name, str(self.path.parent)).array(kind, index, self.records[index]["name"])
+        return path if path.is_file() else None
+
 
 def read_config(folder: Path) -> dict[str, Any]:
     """A run's resolved configuration, config.yaml.
