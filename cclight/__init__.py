@@ -61,6 +61,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; a test keeps it the sam
     from cclight.operators.separable import BicubicDownsampling as BicubicDownsampling
     from cclight.operators.separable import GaussianBlur as GaussianBlur
     from cclight.operators.separable import UniformBlur as UniformBlur
+    from cclight.operators.whitened import Whitened as Whitened
     from cclight.paths.discrete import DiscretePath as DiscretePath
     from cclight.paths.gaussian import GaussianPath as GaussianPath
     from cclight.paths.gaussian import OTPath as OTPath
@@ -159,6 +160,7 @@ _ROOMS = {
     "operators.compose": ("Compose", "LinearCompose"),
     "operators.external": ("DeepinvPhysics",),
     "operators.latent": ("LatentDecoding",),
+    "operators.whitened": ("Whitened",),
     "problem": ("Problem", "Restoration"),
     "samplers.base": ("FromNoise", "Sampler"),
     "samplers.grid": ("Grid",),
