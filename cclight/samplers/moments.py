@@ -17,9 +17,9 @@ This is where the conjugate form comes in: of the range, only (I - D) is left to
 σ_y = 0 nothing is. There the ODE is solved exactly by P x_t = α H⁺y + σ P ε, however few the steps; V u acts on the null space
 alone, where it carries what the measured part says of the rest: the term that r_t² I lacks.
 
-A guidance weight w multiplies e. w = 1 is the conditional mean, right for whoever wants the posterior or the least squared error.
-Few steps and a mean leave photographs smoother than they are; w = 2 makes more of what the measured part says of the rest, which
-looks sharper at 0.1 to 0.2 dB less, at the same settings for every linear task and noise (benchmarks/README.md).
+A guidance weight w multiplies e. w = 1 is the conditional mean, right for whoever wants the posterior or the least squared
+error. Few steps and a mean leave photographs smoother than they are; a w of 2 to 3 makes more of what the measured part says of
+the rest, which looks sharper at 0.1 to 0.2 dB less, with the same settings for every linear task (benchmarks/README.md).
 
 MMPS solves for u with a Krylov method, one product an iteration, and takes one more for V u. One iteration in the direction
 d = D r, which is the exact one for V = v I, needs one product in all: V is linear, so V d gives the step's length and V u,
@@ -61,7 +61,7 @@ class ConjugateMoments(Sampler):
         t_start: progress from noise (0) to data (1) at which sampling begins, from the pseudoinverse plus noise; above 0.
         t_end: progress at which it ends; None ends at 0.999 on the VP path and 1 on the OT path.
         timesteps: how the steps are spaced, see `cclight.samplers.grid`.
-        guidance: w >= 0, how much is made of what the measured part says of the rest: 1 for the posterior's mean, 2 for looks.
+        guidance: w >= 0, the weight of what the measured part says of the rest: 1 for the posterior's mean, 2 to 3 for looks.
     """
 
     steps: int = 5

@@ -93,7 +93,8 @@ def test_guidance_weighs_what_the_measured_part_says_of_the_rest(noise_std):
     prior, operator = small_mixture(VPPath()), Inpainting(Box(2))
     y, noise = problem(prior, operator)
     images = [
-        ConjugateMoments(1, guidance=w).sample(prior, operator, y, noise, noise_std=noise_std).image for w in (0.0, 1.0, 2.0, 3.0)
+        ConjugateMoments(1, guidance=weight).sample(prior, operator, y, noise, noise_std=noise_std).image
+        for weight in (0.0, 1.0, 2.0, 3.0)
     ]
     torch.testing.assert_close(images[3] - images[2], images[1] - images[0], rtol=1e-9, atol=1e-12)
     assert (images[1] - images[0]).abs().max() > 1e-3
