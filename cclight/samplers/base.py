@@ -263,7 +263,7 @@ def check_measurement(problem: Problem) -> None:
             warnings.warn(f"y lies between {low:g} and {high:g}: images lie in [-1, 1], as 2 y - 1 of [0, 1].", stacklevel=4)
 
 
-def check_guidance(guidance: float, schedule: str) -> None:
+def check_guidance(guidance: float, schedule: str | None = None) -> None:
     """Refuse a guidance weight or schedule that does not exist.
 
     Raises:
@@ -271,7 +271,7 @@ def check_guidance(guidance: float, schedule: str) -> None:
     """
     if guidance < 0:
         raise ValueError(f"guidance is a weight >= 0, got {guidance}.")
-    if schedule not in SCHEDULES:
+    if schedule is not None and schedule not in SCHEDULES:
         raise ValueError(f"Unknown guidance schedule {schedule!r}: choose one of {', '.join(SCHEDULES)}.")
 
 

@@ -58,11 +58,15 @@ def test_what_is_set_in_the_same_breath_holds(arguments, here, capsys):
 
 def test_the_same_class_by_any_of_its_names_keeps_its_settings(here, capsys):
     (here / "more.yaml").write_text(
-        "model: {sampler: {class_path: cclight.samplers.conjugate.Conjugate, init_args: {order: 2}}}"
+        "model: {sampler: {class_path: cclight.samplers.moments.ConjugateMoments, init_args: {steps: 7}}}"
     )
-    for arguments in (["--model.sampler", "Conjugate"], ["--model.sampler", "cclight.Conjugate"], ["--config", "more.yaml"]):
+    for arguments in (
+        ["--model.sampler", "ConjugateMoments"],
+        ["--model.sampler", "cclight.ConjugateMoments"],
+        ["--config", "more.yaml"],
+    ):
         settings = parsed([*SR, *arguments], capsys)["model"]["sampler"]["init_args"]
-        assert (settings["guidance"], settings["t_start"]) == (2.8, 0.8)
+        assert (settings["guidance"], settings["t_start"]) == (2.5, 0.7)
 
 
 def test_operators_priors_sources_and_their_parts_start_anew_too(here, capsys):
