@@ -26,10 +26,10 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["DPS", "PiGDM", "DDRM", "REDDiff", "ConjugateMoments"])
+@pytest.mark.parametrize("name", ["DPS", "PiGDM", "DDRM", "REDDiff", "Conjugate"])
 @pytest.mark.parametrize("way", ["option", "class_path", "braces", "stack", "file"])
 def test_a_sampler_that_takes_anothers_place_has_its_own_settings(way, name, here, capsys):
-    """sr.yaml gives Conjugate 5 steps, guidance, t_start and schedule: names that others have too."""
+    """sr.yaml gives ConjugateMoments 5 steps, guidance, t_start and timesteps: names that others have too."""
     (here / "other.yaml").write_text(f"model: {{sampler: {{class_path: {name}}}}}")
     (here / "sampler.yaml").write_text(f"class_path: {name}")
     arguments = {
@@ -151,7 +151,7 @@ def test_every_setting_of_every_class_has_a_type_that_is_checked(name):
     assert [parameter.name for parameter in parameters if isinstance(parameter.annotation, str)] == []
 
 
-@pytest.mark.parametrize("setting", ["steps", "guidance", "schedule"])
+@pytest.mark.parametrize("setting", ["steps", "guidance", "timesteps"])
 def test_a_setting_of_another_type_is_refused(setting, here, capsys):
     assert main([*SR, f"--model.sampler.{setting}", "abc"]) == 2
     assert f'Parser key "model.sampler.{setting}": Expected a ' in capsys.readouterr().err
