@@ -222,7 +222,8 @@ class Smooth(Spectrum):
 
     def combine(self, terms: list[tuple[Any, Tensor]]) -> Tensor:
         spectra = self.operator.spectral(torch.cat([v for _, v in terms])).chunk(len(terms))
-        return self.operator.from_spectral(sum(self.lookup(f) * z for (f, _), z in zip(terms, spectra, strict=True)))
+        products: Any = (self.lookup(f) * z for (f, _), z in zip(terms, spectra, strict=True))
+        return self.operator.from_spectral(sum(products))
 
 
 TOLERANCE = 1e-3  # of f(HᵀH) v, relative to its norm
