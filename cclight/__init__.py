@@ -62,6 +62,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; a test keeps it the sam
     from cclight.operators.separable import GaussianBlur as GaussianBlur
     from cclight.operators.separable import UniformBlur as UniformBlur
     from cclight.operators.tomography import Tomography as Tomography
+    from cclight.operators.whitened import Whitened as Whitened
     from cclight.paths.discrete import DiscretePath as DiscretePath
     from cclight.paths.gaussian import GaussianPath as GaussianPath
     from cclight.paths.gaussian import OTPath as OTPath
@@ -161,6 +162,7 @@ _ROOMS = {
     "operators.compose": ("Compose", "LinearCompose"),
     "operators.external": ("DeepinvPhysics",),
     "operators.latent": ("LatentDecoding",),
+    "operators.whitened": ("Whitened",),
     "problem": ("Problem", "Restoration"),
     "samplers.base": ("FromNoise", "Sampler"),
     "samplers.grid": ("Grid",),

@@ -55,6 +55,7 @@ class ImageWriter(Sink):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "predict":
             self.run.join(trainer.global_rank)
+            self.run.make("restored")  # from now on a record without its picture is of no finished image
             self._rows = 0
             self._mapping = self.maps is not None
             if self.maps is not None:

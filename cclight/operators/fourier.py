@@ -22,6 +22,7 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,7 +99,7 @@ class FourierSampling(SpectralOperator):
         self.per_image = self.mask.per_image
         self._measured = Table(self._draw)
 
-    def of(self, name: str) -> FourierSampling:
+    def of(self, name: str, parameters: Mapping[str, Tensor] | None = None) -> FourierSampling:
         return FourierSampling(self.mask.of(name), self.complex_images) if self.per_image else self
 
     def image_shape(self, measurement_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -185,7 +186,7 @@ class MultiCoil(LinearOperator):
         self.max_iterations = max_iterations
         self._tables = Table(self._draw)
 
-    def of(self, name: str) -> MultiCoil:
+    def of(self, name: str, parameters: Mapping[str, Tensor] | None = None) -> MultiCoil:
         return MultiCoil(self.maps, self.mask.of(name), self.tolerance, self.max_iterations) if self.per_image else self
 
     def image_shape(self, measurement_shape: tuple[int, ...]) -> tuple[int, ...]:
