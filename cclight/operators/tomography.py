@@ -2,8 +2,8 @@ r"""Tomography: line integrals of the image along parallel rays, under some angl
 
     y_{θ,d} = 1/√(n L) ∫ x along the ray  { p :  p · (cos θ, sin θ) = d },      n angles, L the image's longer side,
 
-with lengths in pixels, p from the image's centre (right, up), and a detector of one cell a pixel, so wide that it sees the image
-from corner to corner. The factor brings the largest singular value to about 1; the small ones, of fine detail and of what
+with lengths in pixels, p from the image's centre (right, up), and a detector of one cell a pixel, so wide that it sees the
+image from corner to corner. The factor brings the largest singular value to about 1; the small ones, of fine detail and of what
 lies between the angles, have no cheap decomposition: noise is taken by Lanczos' method, H⁺ by conjugate gradients.
 
 A ray is followed through the rows or columns that it crosses most steeply, with linear interpolation between the two pixels
@@ -71,12 +71,12 @@ class Tomography(LinearOperator):
 
     def forward(self, x: Tensor) -> Tensor:
         self.check_images(tuple(x.shape))
-        return self._apply(0, x, (len(self.angles), self.detectors))
+        return self._times(0, x, (len(self.angles), self.detectors))
 
     def adjoint(self, y: Tensor) -> Tensor:
-        return self._apply(1, y, self.sides)
+        return self._times(1, y, self.sides)
 
-    def _apply(self, which: int, x: Tensor, sides: tuple[int, int]) -> Tensor:
+    def _times(self, which: int, x: Tensor, sides: tuple[int, int]) -> Tensor:
         wide = x.to(torch.promote_types(x.dtype, torch.float32))  # sparse products know no half precision
         matrix, transpose = self._matrix.like(0, wide)
         product = _Product.apply(wide.flatten(2).flatten(0, 1), *((transpose, matrix) if which else (matrix, transpose)))

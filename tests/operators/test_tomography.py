@@ -62,9 +62,7 @@ def test_it_agrees_with_scikit_image():
     for k, degrees in enumerate(operator.angles):
         off = 0.5 * (math.cos(math.radians(degrees)) - math.sin(math.radians(degrees)))
         places = np.arange(theirs.shape[1]) - theirs.shape[1] // 2
-        moved = min(
-            np.linalg.norm(np.interp(cells + sign * off, places, theirs[k]) - ours[k]) for sign in (-1, 1)
-        )
+        moved = min(np.linalg.norm(np.interp(cells + sign * off, places, theirs[k]) - ours[k]) for sign in (-1, 1))
         assert moved < 0.04 * np.linalg.norm(ours[k]), degrees
 
 
@@ -81,6 +79,7 @@ def test_it_keeps_its_promises_and_travels():
     x = normal(1, 1, 32, 32)
     for other in (copy.deepcopy(operator), pickle.loads(pickle.dumps(operator))):
         assert torch.equal(other(x), operator(x))
+    assert operator.double()(x).dtype == torch.float64
     half = operator(x.half())
     assert half.dtype == torch.float16
 
@@ -94,7 +93,12 @@ def test_samplers_take_it_with_noise():
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [((0,), "at least one pixel"), ((8, []), "at least one angle"), ((8, 0), "at least one angle"), ((8192, 60), "fewer angles")],
+    [
+        ((0,), "at least one pixel"),
+        ((8, []), "at least one angle"),
+        ((8, 0), "at least one angle"),
+        ((8192, 60), "fewer angles"),
+    ],
 )
 def test_what_cannot_be_is_told(arguments, words):
     with pytest.raises(ValueError, match=words):
