@@ -61,6 +61,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; a test keeps it the sam
     from cclight.operators.separable import BicubicDownsampling as BicubicDownsampling
     from cclight.operators.separable import GaussianBlur as GaussianBlur
     from cclight.operators.separable import UniformBlur as UniformBlur
+    from cclight.operators.tomography import Tomography as Tomography
     from cclight.operators.whitened import Whitened as Whitened
     from cclight.paths.discrete import DiscretePath as DiscretePath
     from cclight.paths.gaussian import GaussianPath as GaussianPath
@@ -152,6 +153,7 @@ _ROOMS = {
     "operators.masks": ("Inpainting", "Mask", "Box", "RandomPixels", "FreeForm", "MaskFile", "MaskFolder"),
     "operators.circular": ("CircularBlur",),
     "operators.fourier": ("CartesianLines", "FourierSampling", "MultiCoil"),
+    "operators.tomography": ("Tomography",),
     "operators.iterative": ("MotionBlur", "RandomProjection"),
     "operators.kernels": ("Kernel", "LineKernel", "ShakeKernel", "KernelFile"),
     "operators.jpeg": ("JPEG",),
