@@ -14,7 +14,7 @@ from PIL import Image
 
 from cclight.data.datamodule import RestorationDataModule
 from cclight.data.noise import generator
-from cclight.data.sources import ImageFolder
+from cclight.data.sources import ImageFolder, SamplePhotographs
 from cclight.operators.pixelwise import AveragePooling, Colorization, Denoising
 from tests.data.conftest import picture
 from tests.data.test_sources import Numbers
@@ -116,6 +116,11 @@ def test_native_sizes_share_no_batch(tmp_path):
 
 
 # Measurements that the user brings
+
+
+def test_the_sample_photographs_are_no_measurements():
+    with pytest.raises(ValueError, match="SamplePhotographs are clean: give a source of your own.*--data.source ImageFolder"):
+        module(SamplePhotographs(), measurements=True)
 
 
 def test_measurements_alone(folder):
