@@ -32,7 +32,7 @@ from cclight.cli import main
         (["--operator.mask", "Box"], "operator.mask is no setting of BicubicDownsampling: it takes factor"),
         (
             ["--data.source.path", "x"],
-            "data.source.path is no setting of SamplePhotographs: it takes no arguments (--data.source ImageFolder chooses another)",
+            "data.source.path is no setting of SamplePhotographs: it takes files (--data.source ImageFolder chooses another)",
         ),
         (["--config", "fit_small.yaml"], "model.warm_start is no setting of this command"),
         (["--trainer.accelerator", "gpu"], "(--trainer.accelerator gpu): `auto` takes what is here"),

@@ -64,7 +64,7 @@ def test_bad_settings_are_named(arguments):
 
 @pytest.mark.parametrize("tolerance", [0.0, 1e-30, float("nan"), 2.0, float("inf")])
 def test_a_tolerance_that_no_solver_reaches_is_refused(tolerance):
-    with pytest.raises(ValueError, match="tolerance (is a number from 1e-12 to 1|of GuidedODE is a finite number), got"):
+    with pytest.raises(ValueError, match=r"tolerance (is a number from 1e-12 to 1|of GuidedODE is a finite number), got"):
         GuidedODE(tolerance=tolerance)
 
 

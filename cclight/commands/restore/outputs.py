@@ -77,7 +77,8 @@ def _file(output: Path) -> Path | None:
     # A folder may well be called results.v2, and hardly result.xyz.
     if output.suffix[1:].isalpha() and not output.exists():
         raise UsageError(
-            f"--output writes {', '.join(sorted(WRITTEN))}, not {output.suffix}: got {output} (for a folder of that name, make it)"
+            f"--output writes {', '.join(sorted(WRITTEN))}, not {output.suffix}: got {output} "
+            f"(for a folder of that name, make it)"
         )
     return None
 
