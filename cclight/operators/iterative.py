@@ -19,8 +19,8 @@ class MotionBlur(LinearOperator):
     """Convolution of each channel with any kernel, zero beyond the border.
 
     The border cuts the convolution off, so that no Fourier basis diagonalizes it: noise is taken by Lanczos' method, and a
-    warning says where that falls short, as with wide kernels at little noise. `CircularBlur` is exact for every kernel and noise,
-    and `cclight.data.fitting` continues given measurements so that its border does no harm.
+    warning says where that falls short, as with wide kernels at little noise. `CircularBlur` is exact for every kernel and
+    noise, and `cclight.data.fitting` continues given measurements so that its border does no harm.
 
     Such blurs hardly pass some frequencies: H⁺ restores them only as far as the tolerance lets it, which keeps it stable.
 
