@@ -33,6 +33,9 @@ if TYPE_CHECKING:  # what editors and type checkers see; a test keeps it the sam
     from cclight.operators.compose import Compose as Compose
     from cclight.operators.compose import LinearCompose as LinearCompose
     from cclight.operators.external import DeepinvPhysics as DeepinvPhysics
+    from cclight.operators.fourier import CartesianLines as CartesianLines
+    from cclight.operators.fourier import FourierSampling as FourierSampling
+    from cclight.operators.fourier import MultiCoil as MultiCoil
     from cclight.operators.iterative import MotionBlur as MotionBlur
     from cclight.operators.iterative import RandomProjection as RandomProjection
     from cclight.operators.jpeg import JPEG as JPEG
@@ -58,6 +61,8 @@ if TYPE_CHECKING:  # what editors and type checkers see; a test keeps it the sam
     from cclight.operators.separable import BicubicDownsampling as BicubicDownsampling
     from cclight.operators.separable import GaussianBlur as GaussianBlur
     from cclight.operators.separable import UniformBlur as UniformBlur
+    from cclight.operators.tomography import Tomography as Tomography
+    from cclight.operators.whitened import Whitened as Whitened
     from cclight.paths.discrete import DiscretePath as DiscretePath
     from cclight.paths.gaussian import GaussianPath as GaussianPath
     from cclight.paths.gaussian import OTPath as OTPath
@@ -72,6 +77,8 @@ if TYPE_CHECKING:  # what editors and type checkers see; a test keeps it the sam
     from cclight.priors.conditioned import NoiseConditioned as NoiseConditioned
     from cclight.priors.deepinv import DeepinvPrior as DeepinvPrior
     from cclight.priors.edm import EDM as EDM
+    from cclight.priors.flux import Flux as Flux
+    from cclight.priors.grey import Grey as Grey
     from cclight.priors.guided import Guided as Guided
     from cclight.priors.hf_diffusers import AngularVelocity as AngularVelocity
     from cclight.priors.hf_diffusers import DiffusersPrior as DiffusersPrior
@@ -84,6 +91,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; a test keeps it the sam
     from cclight.priors.pnpflow import PnPFlowUNet as PnPFlowUNet
     from cclight.priors.recast import Recast as Recast
     from cclight.priors.retimed import Retimed as Retimed
+    from cclight.priors.sana import Sana as Sana
     from cclight.priors.small import SmallPrior as SmallPrior
     from cclight.priors.stable_diffusion import StableDiffusion as StableDiffusion
     from cclight.priors.tiled import Tiled as Tiled
@@ -131,9 +139,12 @@ _ROOMS = {
     "priors.pnpflow": ("PnPFlowUNet",),
     "priors.azula": ("AzulaPrior",),
     "priors.deepinv": ("DeepinvPrior",),
+    "priors.grey": ("Grey",),
     "priors.guided": ("Guided",),
     "priors.latent": ("Latent", "Autoencoder", "DiffusersAutoencoder"),
     "priors.stable_diffusion": ("StableDiffusion",),
+    "priors.flux": ("Flux",),
+    "priors.sana": ("Sana",),
     "priors.hf_diffusers": ("DiffusersPrior", "AngularVelocity"),
     "priors.hf_flow": ("DiffusersFlow",),
     "operators.base": ("Operator", "LinearOperator", "SpectralOperator"),
@@ -141,6 +152,8 @@ _ROOMS = {
     "operators.pixelwise": ("AveragePooling", "Colorization", "Denoising"),
     "operators.masks": ("Inpainting", "Mask", "Box", "RandomPixels", "FreeForm", "MaskFile", "MaskFolder"),
     "operators.circular": ("CircularBlur",),
+    "operators.fourier": ("CartesianLines", "FourierSampling", "MultiCoil"),
+    "operators.tomography": ("Tomography",),
     "operators.iterative": ("MotionBlur", "RandomProjection"),
     "operators.kernels": ("Kernel", "LineKernel", "ShakeKernel", "KernelFile"),
     "operators.jpeg": ("JPEG",),
@@ -149,6 +162,7 @@ _ROOMS = {
     "operators.compose": ("Compose", "LinearCompose"),
     "operators.external": ("DeepinvPhysics",),
     "operators.latent": ("LatentDecoding",),
+    "operators.whitened": ("Whitened",),
     "problem": ("Problem", "Restoration"),
     "samplers.base": ("FromNoise", "Sampler"),
     "samplers.grid": ("Grid",),

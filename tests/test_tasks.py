@@ -236,7 +236,7 @@ def test_every_sampler_restores_with_every_prior(name, tmp_path):
 
 def test_every_prior_of_the_package_is_tried():
     known = {n for n in cclight.__all__ if isinstance(v := getattr(cclight, n), type) and issubclass(v, cclight.Prior)}
-    # Abstract, with weights of the full size alone, tried elsewhere (tests/priors), or without an image's size.
+    # Abstract, with weights of the full size alone, tried elsewhere (tests/priors), of other channels or an image's size.
     others = {
         "Prior",
         "NoiseConditioned",
@@ -244,7 +244,10 @@ def test_every_prior_of_the_package_is_tried():
         "RectifiedFlow",
         "DiffusersPrior",
         "GaussianMixture",
+        "Grey",
         "Latent",
         "StableDiffusion",
+        "Flux",
+        "Sana",
     }
     assert known - others == {name.split(",")[0].split(" with")[0] for name in PRIORS}

@@ -55,6 +55,7 @@ class ImageWriter(Sink):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "predict":
             self.run.join(trainer.global_rank)
+            self.run.make("restored")  # from now on a record without its picture is of no finished image
             self._rows = 0
             self._mapping = self.maps is not None
             if self.maps is not None:
@@ -141,7 +142,7 @@ def _maps(maps: PerceptualMap, outputs: Restored, clean: Tensor | None) -> dict[
 
 def picture_of_measurement(y: Tensor, operator: Operator) -> Tensor:
     """A measurement one can look at, (B, C, H, W): y itself where it has the form of a picture, else H⁺y."""
-    return y if y.ndim == 4 and y.shape[1] in (1, 3) else operator.pinv(y)
+    return y if y.ndim == 4 and y.shape[1] in (1, 3) and not y.is_complex() else operator.pinv(y)
 
 
 def row_of(images: list[Tensor]) -> Tensor:

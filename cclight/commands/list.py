@@ -28,6 +28,8 @@ _EXTRAS = {
     "DiffusersPrior": "cclight[diffusers]",
     "DiffusersFlow": "cclight[diffusers]",
     "StableDiffusion": "cclight[latent]",
+    "Flux": "cclight[latent]",
+    "Sana": "cclight[latent]",
     "DeepinvPhysics": "cclight[deepinv]",
     "CodecCompression": "cclight[codec]",
 }

@@ -27,6 +27,7 @@ from cclight.data.loader import Decoded, Loader, Notice, Share
 from cclight.data.noise import generator, standard_normal
 from cclight.data.preprocessing import Preprocessing
 from cclight.data.sources import Form, Source
+from cclight.data.units import Units
 from cclight.operators.base import Operator
 from cclight.operators.masks import Inpainting, MaskFile
 from cclight.priors.base import Prior
@@ -37,7 +38,7 @@ class Batch:
     """What a Restorer gets: some inverse problems, all on its device.
 
     Attributes:
-        clean: x_0, (B, C, H, W) in [-1, 1], or None where nobody knows.
+        clean: x_0, (B, C, H, W) in [-1, 1], or None where nobody knows; of arrays, (B, C, ...), as their units say.
         measurement: y, (B, ...).
         noise: the initial standard normal ε, (B, C, H, W).
         generators: one per image, on the CPU, for what a sampler draws on its way.
@@ -48,6 +49,7 @@ class Batch:
         label: the class of each image, (B,), -1 for none; None where no image has one.
         operator: what made this batch's measurements, where each image has an operator of its own; else None.
         forms: how the photographs were stored; none where nobody took them.
+        units: what the numbers of arrays mean; None for photographs.
     """
 
     clean: Tensor | None
@@ -61,6 +63,7 @@ class Batch:
     label: Tensor | None = None
     operator: Operator | None = None
     forms: list[Form] = field(default_factory=list)
+    units: Units | None = None
 
     @property
     def depth(self) -> list[Literal[8, 16]]:
@@ -78,7 +81,8 @@ class Batch:
 class RestorationDataModule(pl.LightningDataModule):
     """Inverse problems made of a source's photographs, for `Trainer.predict`.
 
-    Consecutive photographs of one size share a batch; another size begins a new one.
+    Consecutive photographs of one size share a batch; another size begins a new one. Arrays (`Source.units`) keep their shape:
+    image_size, resize, multiple and channels are for photographs.
 
     Args:
         source: where the photographs come from.
@@ -137,7 +141,8 @@ class RestorationDataModule(pl.LightningDataModule):
         self.source = source
         self.operator = operator
         self.noise_std = noise_std
-        self.preprocessing = Preprocessing(None if measurements else size, resize, multiple, channels, opaque=measurements)
+        as_it_is = measurements or source.units is not None
+        self.preprocessing = Preprocessing(None if as_it_is else size, resize, multiple, channels, opaque=measurements)
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
@@ -201,21 +206,22 @@ class RestorationDataModule(pl.LightningDataModule):
 
     def _refuse(self, batch: Decoded) -> str | None:
         """Why the operator or the prior cannot take a batch, where the images' size was not known before."""
-        shape = self._restored_shape(batch.images, batch.names[0])
+        shape = self._restored_shape(batch)
         if isinstance(shape, str):
             return shape
-        operator = self.operator.of(batch.names[0])
+        operator = self.operator.of(batch.names[0], batch.parameters[0])
         if self.operator.per_image and isinstance(operator, Inpainting) and isinstance(operator.mask, MaskFile):
             self._tell(Notice(batch.indices[0], f"{batch.names[0]} (number {batch.indices[0]}): {operator.mask.told}", False))
         return None
 
-    def _restored_shape(self, images: Tensor, name: str) -> tuple[int, ...] | str:
+    def _restored_shape(self, batch: Decoded) -> tuple[int, ...] | str:
         """The shape (C, H, W) of the images that a batch's restorations have, or why there are none."""
+        images, name = batch.images, batch.names[0]
         given = tuple(images.shape[1:])
-        key: tuple[int | str, ...] = (*given, name) if self.operator.per_image else given
+        key: tuple[int | str, ...] = (*given, name, batch.indices[0]) if self.operator.per_image else given
         if key not in self._shapes:
             try:
-                operator = self.operator.of(name)
+                operator = self.operator.of(name, batch.parameters[0])
                 self._shapes[key] = (
                     self._shape_of_measured(operator, images) if self.measurements else self._shape_of_clean(operator, given)
                 )
@@ -229,6 +235,11 @@ class RestorationDataModule(pl.LightningDataModule):
             if self._prior is not None:
                 self._prior.check_images(shape)
         except ValueError as error:
+            if self.source.units is not None:
+                reason = str(error).partition(": set data.")[0].rstrip(".")
+                raise ValueError(
+                    f"{reason}; data.source.channel_axis says which axis has channels, null that none has"
+                ) from error
             remedy = " Or set data.multiple, which cuts every photograph to fit." if self.preprocessing.size is None else ""
             raise ValueError(f"{error}{remedy}") from error
         return shape
@@ -266,21 +277,25 @@ class RestorationDataModule(pl.LightningDataModule):
     @torch.inference_mode(False)  # Lightning's default would forbid the gradients that guidance needs
     @torch.no_grad()
     def on_after_batch_transfer(self, batch: Decoded, dataloader_idx: int) -> Batch:
-        images, index, name, content, labels, forms = batch
+        images, index, name, content, labels, forms, parameters = batch
         images = images.clone() if images.is_inference() else images
-        operator = self.operator.of(name[0]).to(images.device)
-        clean = None if self.measurements else images
+        operator = self.operator.of(name[0], parameters[0]).to(images.device)
+        clean, units = None if self.measurements else images, self.source.units
+        if clean is not None and units is not None:
+            clean = units.image(clean)
         y = images if clean is None else operator(clean)
+        if clean is None and units is not None:
+            y = units.measurement(y, operator)
         if clean is not None and self.noise_std > 0:
             n = standard_normal(tuple(y.shape[1:]), [generator(self.seed, i, "measurement") for i in index], y.dtype, y.device)
             y = y + self.noise_std * n
-        shape = self._restored_shape(images, name[0]) if clean is None else tuple(clean.shape[1:])
+        shape = self._restored_shape(batch) if clean is None else tuple(clean.shape[1:])
         if isinstance(shape, str):
             raise ValueError(f"{name[0]} (number {index[0]}): {shape}.")
         initial = [generator(self.seed, i, "initial") for i in index]
-        noise = standard_normal(shape, initial, images.dtype, images.device)
+        noise = standard_normal(shape, initial, y.real.dtype, images.device)
         fitted = fit(operator, y, self._prior, self.noise_std) if clean is None else None
         label = torch.tensor(labels, device=images.device) if max(labels) >= 0 else None
         draws = [generator(self.seed, i, "sampler") for i in index]
         own = operator if self.operator.per_image else None
-        return Batch(clean, y, noise, draws, index, name, content, fitted, label, own, forms)
+        return Batch(clean, y, noise, draws, index, name, content, fitted, label, own, forms, units)

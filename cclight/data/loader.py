@@ -20,7 +20,17 @@ from cclight.data.sources import Form, Source
 
 
 class Decoded(NamedTuple):
-    """Photographs of one size: images (B, C, H, W) in [-1, 1], their numbers in the source, names, hashes, labels and forms."""
+    """Photographs of one size, or arrays of one shape.
+
+    Attributes:
+        images: (B, C, H, W) in [-1, 1]; arrays, (B, C, ...), in their source's units.
+        indices: their numbers in the source.
+        names: their names.
+        contents: their hashes.
+        labels: their classes, -1 for none.
+        forms: how they were stored.
+        parameters: the further arrays that each brings for its operator, by name.
+    """
 
     images: Tensor
     indices: list[int]
@@ -28,6 +38,10 @@ class Decoded(NamedTuple):
     contents: list[str]
     labels: list[int]
     forms: list[Form]
+    parameters: list[dict[str, Tensor]]
+
+
+_Item = tuple[Tensor, int, str, str, int, Form, dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -80,7 +94,7 @@ class Share(IterableDataset[Decoded | Notice]):
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info is not None else (0, 1)
         share, shares = worker * self.world_size + self.rank, workers * self.world_size
-        batch: list[tuple[Tensor, int, str, str, int, Form]] = []
+        batch: list[_Item] = []
         for entry in self.source.entries(share, shares, self.skip, self.limit):
             try:
                 photograph = entry.load()
@@ -94,11 +108,13 @@ class Share(IterableDataset[Decoded | Notice]):
                 yield Notice(
                     entry.index, f"{entry.place} is smaller than the images asked for and was enlarged", left_out=False
                 )
-            if batch and (len(batch) == self.batch_size or batch[0][0].shape != image.shape):
+            if batch and (
+                len(batch) == self.batch_size or (batch[0][0].shape, batch[0][0].dtype) != (image.shape, image.dtype)
+            ):
                 yield _collate(batch)
                 batch = []
             own = (photograph.index, photograph.name, entry.fingerprint(), entry.label, photograph.form)
-            batch.append((image, *own))
+            batch.append((image, *own, photograph.parameters))
         if batch:
             yield _collate(batch)
 
@@ -168,6 +184,6 @@ class Loader:
         return self.share.batches(self.num_workers)
 
 
-def _collate(batch: list[tuple[Tensor, int, str, str, int, Form]]) -> Decoded:
-    images, indices, names, contents, labels, forms = zip(*batch, strict=True)
-    return Decoded(torch.stack(images), list(indices), list(names), list(contents), list(labels), list(forms))
+def _collate(batch: list[_Item]) -> Decoded:
+    images, *others = zip(*batch, strict=True)
+    return Decoded(torch.stack(images), *map(list, others))

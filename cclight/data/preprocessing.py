@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from cclight.data.decoding import Picture
-from cclight.data.sources import Photograph
+from cclight.data.sources import Photograph, Values
 
 
 @dataclass(frozen=True)
@@ -38,17 +38,21 @@ class Preprocessing:
     channels: Literal[1, 3] = 3
     opaque: bool = False
 
-    def enlarges(self, photograph: Photograph) -> bool:
-        """Whether the photograph has fewer pixels than are asked for, and will be scaled up."""
+    def enlarges(self, photograph: Photograph | Values) -> bool:
+        """Whether the photograph has fewer pixels than are asked for, and will be scaled up; arrays never are."""
+        if isinstance(photograph, Values):
+            return False
         height, width = self._size(photograph.image)
         return self.resize and (photograph.image.height < height or photograph.image.width < width)
 
-    def __call__(self, photograph: Photograph) -> Tensor:
-        """The photograph as float32 in [-1, 1], (C, H, W).
+    def __call__(self, photograph: Photograph | Values) -> Tensor:
+        """The photograph as float32 in [-1, 1], (C, H, W); an array as it is, (C, ...).
 
         Raises:
             ValueError: naming a photograph that is smaller than what was to be cut out of it, or transparent.
         """
+        if isinstance(photograph, Values):
+            return photograph.values
         if self.opaque and photograph.transparent:
             raise ValueError(
                 f"{photograph.name} (number {photograph.index}) has transparent pixels, which are no measurement: save it "

@@ -17,7 +17,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,6 +28,9 @@ from cclight.data.decoding import SUFFIXES, Picture, UnreadableImage, decode, ov
 if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
+    from torch import Tensor
+
+    from cclight.data.units import Units
 
 
 class Form(NamedTuple):
@@ -49,6 +52,7 @@ class Photograph:
         notes: what was done to it that people should know, each a clause.
         transparent: whether parts of it were transparent; they lie on white.
         grey: whether it is grey, however it was stored.
+        parameters: further arrays that belong to it by name, for `Operator.of`: coil maps, a mask, a kernel.
     """
 
     image: Image.Image
@@ -58,6 +62,7 @@ class Photograph:
     notes: tuple[str, ...] = ()
     transparent: bool = False
     grey: bool = False
+    parameters: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def form(self) -> Form:
@@ -70,6 +75,26 @@ class Photograph:
         laid = over_white(picture)
         deep = laid.pixels if laid.depth > 8 else None
         return Photograph(laid.image(), index, name, deep, laid.notes, picture.alpha is not None, picture.grey)
+
+
+@dataclass(frozen=True)
+class Values:
+    """An array that was read: what a photograph is to a source of arrays.
+
+    Attributes:
+        values: (C, ...), float32 or complex64, in the source's own units; any number of dimensions.
+        index: its number in the source.
+        name: what people call it: safe in a file name, and not necessarily unique (the index is).
+        parameters: further arrays that belong to it by name, for `Operator.of`: coil maps, a mask, a kernel.
+    """
+
+    values: Tensor
+    index: int
+    name: str
+    parameters: dict[str, Tensor] = field(default_factory=dict)
+
+    notes = ()
+    form = Form()
 
 
 @dataclass(frozen=True)
@@ -86,7 +111,7 @@ class Entry:
 
     index: int
     place: str
-    load: Callable[[], Photograph]
+    load: Callable[[], Photograph | Values]
     content: Callable[[], bytes] | None = None
     label: int = -1
 
@@ -97,6 +122,7 @@ class Entry:
                 held = self.content()
             else:
                 photo = self.load()
+                assert isinstance(photo, Photograph)  # arrays have their content
                 deep = b"" if photo.pixels is None else photo.pixels.tobytes()
                 held = f"{photo.name} {photo.image.size} {photo.image.mode}\0".encode() + photo.image.tobytes() + deep
         except (OSError, ValueError):
@@ -105,7 +131,13 @@ class Entry:
 
 
 class Source(ABC):
-    """A numbered collection of photographs. Nothing is opened before the first use, and opening twice costs once."""
+    """A numbered collection of photographs. Nothing is opened before the first use, and opening twice costs once.
+
+    Attributes:
+        units: what the numbers of its arrays mean; None for a source of photographs.
+    """
+
+    units: Units | None = None
 
     @abstractmethod
     def __iter__(self) -> Iterator[Entry]:
@@ -142,13 +174,20 @@ class Source(ABC):
     def shard(
         self, rank: int = 0, world_size: int = 1, skip: Collection[int] = frozenset(), limit: int | None = None
     ) -> Iterator[Photograph]:
-        """As `entries`, decoded; what cannot be read is named in a warning and left out."""
+        """As `entries`, decoded; what cannot be read is named in a warning and left out.
+
+        Raises:
+            ValueError: for a source of arrays.
+        """
+        if self.units is not None:
+            raise ValueError(f"{self} holds arrays where photographs are wanted: give a source of photographs.")
         for entry in self.entries(rank, world_size, skip, limit):
             try:
                 photograph = entry.load()
             except UnreadableImage as error:
                 warnings.warn(f"{error}: left out.", stacklevel=2)
                 continue
+            assert isinstance(photograph, Photograph)
             for note in photograph.notes:
                 warnings.warn(f"{entry.place}: {note}.", stacklevel=2)
             yield photograph
@@ -238,9 +277,16 @@ class SamplePhotographs(_Files):
     """Six photographs that ship inside scikit-image's wheel, four of them in colour: no network, no download.
 
     All are in the public domain or CC0, and the two without colour are given as grey RGB.
+
+    Args:
+        files: other pictures of the wheel, such as phantom.png, a head as tomographs see it; None takes the six.
     """
 
     FILES = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "camera.png", "coins.png")
+
+    def __init__(self, files: list[str] | None = None) -> None:
+        self.files = self.FILES if files is None else tuple(files)
+        super().__init__()
 
     def _find(self) -> list[tuple[str, Path]]:
         # Found without importing scikit-image, which is slow and would fetch what is missing from the network.
@@ -248,10 +294,13 @@ class SamplePhotographs(_Files):
         if spec is None or not spec.submodule_search_locations:
             raise FileNotFoundError("SamplePhotographs needs scikit-image: pip install scikit-image.")
         folder = Path(spec.submodule_search_locations[0]) / "data"
-        files = [folder / name for name in self.FILES]
+        files = [folder / name for name in self.files]
         missing = [file.name for file in files if not file.is_file()]
         if missing:
-            raise FileNotFoundError(f"scikit-image lacks {', '.join(missing)}: pip install --force-reinstall scikit-image.")
+            remedy = "pip install --force-reinstall scikit-image"
+            if not set(missing) <= set(self.FILES):
+                remedy = f"its wheel has {', '.join(sorted(path.name for path in folder.glob('*.*g')))}"
+            raise FileNotFoundError(f"scikit-image lacks {', '.join(missing)}: {remedy}.")
         return [(file.stem, file) for file in files]
 
 

@@ -8,7 +8,8 @@ from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
-from cclight.data.sources import Entry, Photograph, Source
+from cclight.data.sources import Entry, Photograph, Source, Values
+from cclight.data.units import Units
 
 
 class Subset(Source):
@@ -22,6 +23,10 @@ class Subset(Source):
     def __init__(self, source: Source, indices: str) -> None:
         self.source = source
         self.indices = indices
+
+    @property
+    def units(self) -> Units | None:  # type: ignore[override]
+        return self.source.units
 
     @cached_property
     def _chosen(self) -> dict[int, int]:
@@ -60,7 +65,7 @@ class Subset(Source):
 def _renumbered(entry: Entry, index: int) -> Entry:
     load = entry.load
 
-    def again() -> Photograph:
+    def again() -> Photograph | Values:
         return replace(load(), index=index)
 
     return replace(entry, index=index, load=again)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -72,8 +73,12 @@ class Operator(nn.Module, ABC):
         """
         return pinv_y
 
-    def of(self, name: str) -> Operator:
+    def of(self, name: str, parameters: Mapping[str, Tensor] | None = None) -> Operator:
         """The operator of the image of this name in its source; here the same for all.
+
+        Args:
+            name: the image's.
+            parameters: the further arrays that the source has for this image, by name.
 
         Raises:
             FileNotFoundError, ValueError: where there is none for it.

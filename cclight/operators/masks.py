@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import defaultdict
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -293,7 +294,7 @@ class Inpainting(SpectralOperator):
         self.per_image = self.mask.per_image
         self._kept = Table(self._draw)
 
-    def of(self, name: str) -> Inpainting:
+    def of(self, name: str, parameters: Mapping[str, Tensor] | None = None) -> Inpainting:
         return Inpainting(self.mask.of(name), self.fill) if self.per_image else self
 
     def forward(self, x: Tensor) -> Tensor:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import re
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from cclight.errors import one_line
@@ -15,7 +11,18 @@ from cclight.paths.discrete import DiscretePath
 from cclight.paths.gaussian import GaussianPath
 from cclight.paths.parameterization import Epsilon, Linear, Parameterization, Sample
 from cclight.priors.base import Prior
-from cclight.priors.checkpoints import CheckpointError, fill, load_state
+from cclight.priors.checkpoints import CheckpointError
+from cclight.priors.hf_files import (
+    diffusers_for,
+    kinds_of,
+    network_of,
+    pipeline_file,
+    refusal,
+    said,
+    scheduler_class,
+    settings_of,
+    weights_of,
+)
 
 
 class AngularVelocity(Parameterization):
@@ -78,36 +85,31 @@ class DiffusersPrior(Prior):
 def _parts(repo: str) -> tuple[Any, Any]:
     """The pipeline's network, with its weights and frozen, and its scheduler.
 
-    Both are classes of diffusers itself, made from the settings in JSON files: diffusers' own loading of a whole pipeline runs,
-    in some versions, Python files that lie beside them.
+    Both are classes of diffusers itself, made from the settings in JSON files.
 
     Raises:
         ImportError: where diffusers is not installed.
         CheckpointError: where there is more to the pipeline, or they are not of the kinds that we can run.
     """
-    try:
-        import diffusers
-    except ImportError as error:
-        raise ImportError("DiffusersPrior needs the package diffusers: pip install 'cclight[diffusers]'.") from error
-    index = _settings(_file(repo, "model_index.json"))
-    kinds = {name: tuple(kind) for name, kind in index.items() if name[:1] != "_" and isinstance(kind, list) and any(kind)}
+    diffusers = diffusers_for("DiffusersPrior", "diffusers")
+    kinds = kinds_of(repo)
     network_kind, scheduler_kind = (kinds.pop(name, (None, None)) for name in ("unet", "scheduler"))
     if network_kind != ("diffusers", "UNet2DModel"):
-        raise _refusal(repo, f"its network is {_said(network_kind)}, not a UNet2DModel of diffusers")
+        raise _refusal(repo, f"its network is {said(network_kind)}, not a UNet2DModel of diffusers")
     if kinds:
         raise _refusal(repo, f"it also needs {', '.join(kinds)}")
-    scheduler_class = getattr(diffusers, str(scheduler_kind[-1]), None) if scheduler_kind[0] == "diffusers" else None
-    if not (isinstance(scheduler_class, type) and issubclass(scheduler_class, diffusers.SchedulerMixin)):
-        raise _refusal(repo, f"its scheduler is {_said(scheduler_kind)}, not one of diffusers")
+    made = scheduler_class(diffusers, scheduler_kind)
+    if made is None:
+        raise _refusal(repo, f"its scheduler is {said(scheduler_kind)}, not one of diffusers")
     # Old repositories keep everything in one folder.
-    network_file = _file(repo, "unet/config.json", "config.json")
-    scheduler_file = _file(repo, "scheduler/scheduler_config.json", "scheduler_config.json")
-    names = [f"{place}diffusion_pytorch_model.{suffix}" for suffix in ("safetensors", "bin") for place in ("unet/", "")]
-    weights = _file(repo, *names)
+    network_file = pipeline_file(repo, "unet/config.json", "config.json")
+    scheduler_file = pipeline_file(repo, "scheduler/scheduler_config.json", "scheduler_config.json")
+    state, source = weights_of(repo, "unet/", "")
     try:
-        scheduler = scheduler_class.from_config(_settings(scheduler_file))
-        with torch.device("meta"):
-            network = diffusers.UNet2DModel.from_config(_settings(network_file))
+        scheduler = made.from_config(settings_of(scheduler_file))
+        network = network_of(diffusers.UNet2DModel, settings_of(network_file), state, source)
+    except CheckpointError:
+        raise
     except Exception as error:  # whatever a wrong setting leads to
         raise _refusal(repo, f"its settings make no network and scheduler ({one_line(error)})") from error
     if getattr(network, "class_embedding", None) is not None:
@@ -118,57 +120,8 @@ def _parts(repo: str) -> tuple[Any, Any]:
         )
     if scheduler.config.prediction_type not in PREDICTIONS:
         raise _refusal(repo, f"it predicts {scheduler.config.prediction_type!r}")
-    state = {_ATTENTION.sub(lambda match: _TODAY[match[0]], key): value for key, value in load_state(weights).items()}
-    fill(network, state, weights)
     return network, scheduler
 
 
-# How old files name the parts of an attention block, and how it calls them today.
-_TODAY = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-_ATTENTION = re.compile(r"(?<=\.)(query|key|value|proj_attn)(?=\.(weight|bias)$)")
-
-
-def _file(repo: str, *names: str) -> Path:
-    """The first of some files that a folder or a repository of the hub has.
-
-    Raises:
-        CheckpointError: where it has none of them or cannot be reached.
-    """
-    remedy = "give owner/repository of the hub, or a folder with model_index.json"
-    if Path(repo).is_dir():
-        for name in names:
-            if (Path(repo) / name).is_file():
-                return Path(repo) / name
-        raise CheckpointError(f"{repo} is no diffusers pipeline that can be loaded (it has no {names[0]}): {remedy}.")
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
-
-    reason: Exception = FileNotFoundError(names[0])
-    for name in names:
-        try:
-            return Path(hf_hub_download(repo, name))
-        except (OSError, HfHubHTTPError, HFValidationError) as error:  # noqa: PERF203 - a download costs more
-            reason = error
-            if not isinstance(error, EntryNotFoundError):
-                break
-    raise CheckpointError(f"{repo} is no diffusers pipeline that can be loaded ({one_line(reason)}): {remedy}.") from reason
-
-
-def _settings(file: Path) -> dict[str, Any]:
-    try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{file} holds no JSON ({one_line(error)}): fetch the pipeline again.") from error
-    if not isinstance(settings, dict):
-        raise CheckpointError(f"{file} holds a {type(settings).__name__}, not settings: fetch the pipeline again.")
-    return settings
-
-
-def _said(kind: tuple[Any, ...]) -> str:
-    return " of ".join(str(part) for part in reversed(kind) if part) or "missing"
-
-
 def _refusal(repo: str, reason: str) -> CheckpointError:
-    return CheckpointError(
-        f"{repo} cannot be used: {reason}. Choose an unconditional pixel-space pipeline (DDPMPipeline, DDIMPipeline)."
-    )
+    return refusal(repo, reason, "an unconditional pixel-space pipeline (DDPMPipeline, DDIMPipeline)")

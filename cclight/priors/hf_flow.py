@@ -20,8 +20,9 @@ from cclight.errors import one_line
 from cclight.paths.gaussian import OTPath
 from cclight.paths.parameterization import Epsilon, Parameterization, Sample, Velocity
 from cclight.priors.base import NO_LABEL, Prior
-from cclight.priors.checkpoints import CheckpointError, fill, load_state
-from cclight.priors.hf_diffusers import DiffusersPrior, _file, _said, _settings
+from cclight.priors.checkpoints import CheckpointError
+from cclight.priors.hf_diffusers import DiffusersPrior
+from cclight.priors.hf_files import diffusers_for, kinds_of, network_of, pipeline_file, refusal, said, settings_of, weights_of
 
 PREDICTIONS: dict[str, type[Parameterization]] = {"velocity": Velocity, "sample": Sample, "epsilon": Epsilon}
 _SCHEDULER = "FlowMatchEulerDiscreteScheduler"
@@ -89,39 +90,33 @@ class DiffusersFlow(Prior):
 
 
 def _parts(repo: str) -> tuple[Any, dict[str, Any]]:
-    """The network, with its weights and frozen, and the scheduler's settings; see `hf_diffusers` for why no pipeline is loaded.
+    """The network, with its weights and frozen, and the scheduler's settings; see `hf_files` for why no pipeline is loaded.
 
     Raises:
         ImportError: where diffusers is not installed.
         CheckpointError: where there is more to the pipeline, or they are not of the kinds that we can run.
     """
-    try:
-        import diffusers
-    except ImportError as error:
-        raise ImportError("DiffusersFlow needs the package diffusers: pip install 'cclight[diffusers]'.") from error
-    index = _settings(_file(repo, "model_index.json"))
-    kinds = {name: tuple(kind) for name, kind in index.items() if name[:1] != "_" and isinstance(kind, list) and any(kind)}
+    diffusers = diffusers_for("DiffusersFlow", "diffusers")
+    kinds = kinds_of(repo)
     scheduler_kind = kinds.pop("scheduler", (None, None))
     if scheduler_kind != ("diffusers", _SCHEDULER):
-        raise _refusal(repo, f"its scheduler is {_said(scheduler_kind)}, not {_SCHEDULER} (choose DiffusersPrior for others)")
+        raise _refusal(repo, f"its scheduler is {said(scheduler_kind)}, not {_SCHEDULER} (choose DiffusersPrior for others)")
     place = next((name for name in _NETWORKS if name in kinds), None)
     if place is None or kinds.pop(place) != ("diffusers", _NETWORKS[place]):
         raise _refusal(repo, f"it has no unet {_NETWORKS['unet']} or transformer {_NETWORKS['transformer']} of diffusers")
     if kinds:
         raise _refusal(repo, f"it also needs {', '.join(kinds)}")
-    scheduler = _settings(_file(repo, "scheduler/scheduler_config.json"))
-    weights = _file(repo, *(f"{place}/diffusion_pytorch_model.{suffix}" for suffix in ("safetensors", "bin")))
-    # Not on the meta device: fixed tables (DiT's positions) are computed when it is made, and stand in no file.
+    scheduler = settings_of(pipeline_file(repo, "scheduler/scheduler_config.json"))
+    state, source = weights_of(repo, f"{place}/")
+    settings = settings_of(pipeline_file(repo, f"{place}/config.json"))
     try:
-        with torch.random.fork_rng(devices=[]):
-            network = getattr(diffusers, _NETWORKS[place]).from_config(_settings(_file(repo, f"{place}/config.json")))
+        network = network_of(getattr(diffusers, _NETWORKS[place]), settings, state, source)
+    except CheckpointError:
+        raise
     except Exception as error:  # whatever a wrong setting leads to
         raise _refusal(repo, f"its settings make no network ({one_line(error)})") from error
-    fill(network, load_state(weights), weights)
     return network, scheduler
 
 
 def _refusal(repo: str, reason: str) -> CheckpointError:
-    return CheckpointError(
-        f"{repo} cannot be used: {reason}. Choose a pixel-space pipeline with {_SCHEDULER} and one network beside it."
-    )
+    return refusal(repo, reason, f"a pixel-space pipeline with {_SCHEDULER} and one network beside it")

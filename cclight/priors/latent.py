@@ -14,14 +14,17 @@ References:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from cclight.errors import one_line
 from cclight.priors.base import Prior
-from cclight.priors.checkpoints import CheckpointError, fill, load_state
-from cclight.priors.hf_diffusers import _ATTENTION, _TODAY, _file, _settings
+from cclight.priors.checkpoints import CheckpointError
+from cclight.priors.hf_files import diffusers_for, network_of, pipeline_file, settings_of, weights_of
+
+_AUTOENCODERS = ("AutoencoderKL", "AutoencoderDC")
 
 
 class Autoencoder(nn.Module, ABC):
@@ -47,7 +50,7 @@ class Autoencoder(nn.Module, ABC):
 
 
 class DiffusersAutoencoder(Autoencoder):
-    """The AutoencoderKL of a pipeline of diffusers.
+    """The AutoencoderKL or AutoencoderDC of a pipeline of diffusers (Stable Diffusion, FLUX; Sana).
 
     Only settings and weights are read: no Python file of the pipeline runs.
 
@@ -57,40 +60,49 @@ class DiffusersAutoencoder(Autoencoder):
 
     Raises:
         ImportError: where diffusers is not installed.
-        CheckpointError: for a repository that cannot be had or holds no AutoencoderKL.
+        CheckpointError: for a repository that cannot be had or holds neither.
     """
 
     def __init__(self, repo: str, tiles: bool = False) -> None:
         super().__init__()
-        try:
-            from diffusers import AutoencoderKL
-        except ImportError as error:
-            raise ImportError("DiffusersAutoencoder needs the package diffusers: pip install 'cclight[latent]'.") from error
-        settings = _settings(_file(repo, "vae/config.json"))
-        if settings.get("_class_name", "AutoencoderKL") != "AutoencoderKL":
+        diffusers = diffusers_for("DiffusersAutoencoder", "latent")
+        settings = settings_of(pipeline_file(repo, "vae/config.json"))
+        kind = settings.get("_class_name", "AutoencoderKL")
+        if kind not in _AUTOENCODERS:
             raise CheckpointError(
-                f"The vae of {repo} is a {settings['_class_name']}, not an AutoencoderKL: choose a Stable Diffusion pipeline."
+                f"The vae of {repo} is a {kind}, not an {' or '.join(_AUTOENCODERS)}: choose another pipeline."
             )
-        weights = _file(repo, *(f"vae/diffusion_pytorch_model.{end}" for end in ("safetensors", "fp16.safetensors", "bin")))
+        state, source = weights_of(repo, "vae/")
         try:
-            with torch.device("meta"):
-                self.network = AutoencoderKL.from_config(settings)
+            self.network = network_of(getattr(diffusers, kind), settings, state, source)
+        except CheckpointError:
+            raise
         except Exception as error:  # whatever a wrong setting leads to
             raise CheckpointError(f"The vae of {repo} cannot be made of its settings ({one_line(error)}).") from error
-        state = {_ATTENTION.sub(lambda match: _TODAY[match[0]], key): value for key, value in load_state(weights).items()}
-        fill(self.network, state, weights)
         if tiles:
             self.network.enable_tiling()
         config = self.network.config
         self.scale, self.shift = float(config["scaling_factor"]), float(config.get("shift_factor") or 0.0)
         self.channels, self.latent_channels = config["in_channels"], config["latent_channels"]
-        self.factor = 2 ** (len(config["block_out_channels"]) - 1)
+        self.factor = 2 ** (len(config.get("block_out_channels") or config["encoder_block_out_channels"]) - 1)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> DiffusersAutoencoder:
+        # Moved with its owner, and not rounded with it: a LightningModule of half precision converts all that it holds.
+        def moved(tensor: Tensor) -> Tensor:
+            new = fn(tensor)
+            return new if new.dtype == tensor.dtype else tensor.to(new.device)
+
+        return super()._apply(moved, recurse)
 
     def encode(self, x: Tensor) -> Tensor:
-        return (self.network.encode(x.float()).latent_dist.mean - self.shift).to(x.dtype) * self.scale
+        with torch.autocast(x.device.type, enabled=False):
+            output = self.network.encode(x.float())
+        z = output.latent if hasattr(output, "latent") else output.latent_dist.mean
+        return (z - self.shift).to(x.dtype) * self.scale
 
     def decode(self, z: Tensor) -> Tensor:
-        return self.network.decode(z.float() / self.scale + self.shift).sample.to(z.dtype)
+        with torch.autocast(z.device.type, enabled=False):
+            return self.network.decode(z.float() / self.scale + self.shift).sample.to(z.dtype)
 
 
 class Latent(Prior):

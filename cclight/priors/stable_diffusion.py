@@ -11,7 +11,6 @@ References:
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,8 +19,19 @@ from torch import Tensor
 from cclight.errors import one_line
 from cclight.paths.discrete import DiscretePath
 from cclight.priors.base import Prior
-from cclight.priors.checkpoints import CheckpointError, fill, load_state
-from cclight.priors.hf_diffusers import PREDICTIONS, _file, _settings
+from cclight.priors.checkpoints import CheckpointError
+from cclight.priors.hf_diffusers import PREDICTIONS
+from cclight.priors.hf_files import (
+    diffusers_for,
+    kinds_of,
+    network_of,
+    pipeline_file,
+    refusal,
+    scheduler_class,
+    settings_of,
+    weights_of,
+)
+from cclight.priors.prompts import check_width, encoded, stored
 
 PIXELS = 8  # of an image's side that make one of the latents': XL is told the size in pixels
 
@@ -62,13 +72,8 @@ class StableDiffusion(Prior):
         self.stride = 2 ** (len(network.config["block_out_channels"]) - 1)
         self.network = network
         xl = network.config["addition_embed_type"] == "text_time"
-        embeds, pooled = _encoded(repo, prompt, xl) if prompt_embeds is None else _stored(Path(prompt_embeds), xl)
-        wanted = network.config["cross_attention_dim"]
-        if embeds.ndim != 3 or len(embeds) != 1 or embeds.shape[2] != wanted:
-            raise CheckpointError(
-                f"The prompt's embeddings have the shape {tuple(embeds.shape)}, and the network of {repo} takes "
-                f"(1, L, {wanted}): take embeddings of its own text encoder."
-            )
+        embeds, pooled = _embeddings(repo, prompt, prompt_embeds, xl)
+        check_width("prompt_embeds", embeds, (1, "L", network.config["cross_attention_dim"]), repo)
         self.register_buffer("embeds", embeds.float())
         self.register_buffer("pooled", None if pooled is None else pooled.float())
 
@@ -85,23 +90,20 @@ class StableDiffusion(Prior):
 
 
 def _parts(repo: str) -> tuple[Any, Any]:
-    """The network, with its weights and frozen, and the scheduler; see `hf_diffusers` for why no pipeline is loaded."""
-    try:
-        import diffusers
-    except ImportError as error:
-        raise ImportError("StableDiffusion needs the package diffusers: pip install 'cclight[latent]'.") from error
-    index = _settings(_file(repo, "model_index.json"))
-    if index.get("unet") != ["diffusers", "UNet2DConditionModel"]:
+    """The network, with its weights and frozen, and the scheduler; see `hf_files` for why no pipeline is loaded."""
+    diffusers = diffusers_for("StableDiffusion", "latent")
+    index = kinds_of(repo)
+    if index.get("unet") != ("diffusers", "UNet2DConditionModel"):
         raise _refusal(repo, "its network is not a UNet2DConditionModel of diffusers")
-    kind = getattr(diffusers, str(index.get("scheduler", [None, None])[1]), None)
-    if index["scheduler"][0] != "diffusers" or not (isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)):
+    kind = scheduler_class(diffusers, index.get("scheduler", ()))
+    if kind is None:
         raise _refusal(repo, "its scheduler is none of diffusers")
-    names = (f"unet/diffusion_pytorch_model.{end}" for end in ("safetensors", "fp16.safetensors", "bin"))
-    weights = _file(repo, *names)
+    scheduler_settings = settings_of(pipeline_file(repo, "scheduler/scheduler_config.json"))
+    settings = settings_of(pipeline_file(repo, "unet/config.json"))
+    state, source = weights_of(repo, "unet/")
     try:
-        scheduler = kind.from_config(_settings(_file(repo, "scheduler/scheduler_config.json")))
-        with torch.device("meta"):
-            network = diffusers.UNet2DConditionModel.from_config(_settings(_file(repo, "unet/config.json")))
+        scheduler = kind.from_config(scheduler_settings)
+        network = network_of(diffusers.UNet2DConditionModel, settings, state, source)
     except CheckpointError:
         raise
     except Exception as error:  # whatever a wrong setting leads to
@@ -110,48 +112,21 @@ def _parts(repo: str) -> tuple[Any, Any]:
         raise _refusal(repo, "its scheduler has no table of noise rates, or another prediction")
     if network.config["addition_embed_type"] not in (None, "text_time"):
         raise _refusal(repo, f"its network asks for {network.config['addition_embed_type']} beside the prompt")
-    fill(network, load_state(weights), weights)
     return network, scheduler
 
 
-def _encoded(repo: str, prompt: str, xl: bool) -> tuple[Tensor, Tensor | None]:
+def _embeddings(repo: str, prompt: str, file: str | None, xl: bool) -> tuple[Tensor, Tensor | None]:
     """The text encoders' embeddings of a prompt, (1, L, D), and for XL the second one's summary, (1, P)."""
-    try:
-        from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
-    except ImportError as error:
-        raise ImportError(
-            "StableDiffusion reads a prompt with transformers: pip install 'cclight[latent]', or give prompt_embeds."
-        ) from error
-
-    def read(kind: Any, place: str) -> Any:
-        tokenizer = CLIPTokenizer.from_pretrained(repo, subfolder=f"tokenizer{place}")
-        encoder = kind.from_pretrained(repo, subfolder=f"text_encoder{place}", use_safetensors=True).float().eval()
-        length = tokenizer.model_max_length
-        tokens = tokenizer(prompt, padding="max_length", max_length=length, truncation=True, return_tensors="pt").input_ids
-        with torch.no_grad():
-            return encoder(tokens, output_hidden_states=True)
-
-    try:
-        first = read(CLIPTextModel, "")
-        if not xl:
-            return first.last_hidden_state, None
-        second = read(CLIPTextModelWithProjection, "_2")
-        # XL was trained on the layer before the last of both.
-        return torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=2), second.text_embeds
-    except Exception as error:  # the hub, the file system and transformers raise classes of their own
-        raise _refusal(repo, f"its text encoder cannot read the prompt ({one_line(error)})") from error
-
-
-def _stored(file: Path, xl: bool) -> tuple[Tensor, Tensor | None]:
-    names = ["prompt_embeds", *(["pooled_prompt_embeds"] if xl else [])]
-    if not file.is_file():
-        raise CheckpointError(f"No embeddings at {file}: save {' and '.join(names)} there, or leave prompt_embeds out.")
-    state = load_state(file)
-    missing = [name for name in names if not isinstance(state.get(name), Tensor)]
-    if missing:
-        raise CheckpointError(f"{file} holds no {' and no '.join(missing)}: save a dictionary of {' and '.join(names)}.")
-    return state[names[0]], state[names[1]] if xl else None
+    if file is not None:
+        found = stored(file, "prompt_embeds", *(["pooled_prompt_embeds"] if xl else []))
+        return found[0], found[1] if xl else None
+    first, _ = encoded(repo, prompt, "CLIPTokenizer", "CLIPTextModel")
+    if not xl:
+        return first.last_hidden_state, None
+    second, _ = encoded(repo, prompt, "CLIPTokenizer", "CLIPTextModelWithProjection", "_2")
+    # XL was trained on the layer before the last of both.
+    return torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=2), second.text_embeds
 
 
 def _refusal(repo: str, reason: str) -> CheckpointError:
-    return CheckpointError(f"{repo} cannot be used: {reason}. Choose a pipeline of Stable Diffusion 1.x, 2.x or XL.")
+    return refusal(repo, reason, "a pipeline of Stable Diffusion 1.x, 2.x or XL")

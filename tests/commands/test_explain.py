@@ -30,7 +30,7 @@ from cclight.cli import main
         (["--sampler", "DPS"], "there is no option --sampler: did you mean --model.sampler?"),
         (["sr.yaml"], "sr.yaml stands without an option: did you mean --config sr.yaml?"),
         (["--operator.mask", "Box"], "Option 'mask' is not accepted: it takes factor"),
-        (["--data.source.path", "x"], "Option 'path' is not accepted: it takes no arguments"),
+        (["--data.source.path", "x"], "Option 'path' is not accepted: it takes files"),
         (["--config", "fit_small.yaml"], "model.warm_start is no setting of this command"),
         (["--trainer.accelerator", "gpu"], "(--trainer.accelerator gpu): `auto` takes what is here"),
         (["--trainer.devices", "0"], "(--trainer.devices 0): `auto` takes what is here"),

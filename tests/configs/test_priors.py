@@ -11,7 +11,7 @@ from PIL import Image
 
 from cclight.commands.predict import PredictCLI
 from cclight.configs import packaged_configs
-from tests.priors.pipelines import stable_diffusion
+from tests.priors.pipelines import flow_pipeline, stable_diffusion
 from tests.priors.tiny import edm_state, pnpflow_state, seeded
 
 PRIORS = sorted(path.stem for path in (packaged_configs() / "priors").glob("*.yaml"))
@@ -70,8 +70,21 @@ def latent(folder):
     return [f"{within}.prior", json.dumps(prior), f"{within}.autoencoder", json.dumps(autoencoder)]
 
 
+def flow_latent(kind):
+    def tiny(folder):
+        repo, embeds, *_ = flow_pipeline(folder / kind, kind)
+        prior = {"class_path": kind.title(), "init_args": {"repo": repo, "prompt_embeds": embeds}}
+        autoencoder = {"class_path": "DiffusersAutoencoder", "init_args": {"repo": repo}}
+        within = "--model.prior.init_args"
+        return [f"{within}.prior", json.dumps(prior), f"{within}.autoencoder", json.dumps(autoencoder)]
+
+    return tiny
+
+
 TINY = {
     "latent": latent,
+    "flux": flow_latent("flux"),
+    "sana": flow_latent("sana"),
     "guided": guided,
     "diffusers_flow": diffusers_flow,
     "edm": edm,
@@ -109,4 +122,4 @@ def test_each_restores_with_a_tiny_checkpoint(name, tmp_path, monkeypatch):
     PredictCLI.launch([*arguments, *TINY[name](tmp_path)])
     results = json.loads((tmp_path / "runs" / name / "metrics.json").read_text())
     assert not results["failed"]
-    assert results["metrics"]["nfe"]["mean"] == {"guided": 10, "latent": 8}.get(name, 5)
+    assert results["metrics"]["nfe"]["mean"] == {"guided": 10, "latent": 8, "flux": 8, "sana": 8}.get(name, 5)

@@ -14,7 +14,9 @@ from PIL import Image
 
 from cclight.data.datamodule import RestorationDataModule
 from cclight.data.noise import generator
-from cclight.data.sources import ImageFolder
+from cclight.data.sources import Entry, ImageFolder, Source, Values
+from cclight.data.units import Units
+from cclight.operators.base import LinearOperator
 from cclight.operators.pixelwise import AveragePooling, Colorization, Denoising
 from tests.data.conftest import picture
 from tests.data.test_sources import Numbers
@@ -287,3 +289,56 @@ def test_two_processes_see_what_one_sees(folder, hub, one_process, tmp_path):
     assert [len(rank["seven"]) for rank in ranks] == [4, 3]
     assert [len(rank["one"]) for rank in ranks] == [1, 0]
     assert [len(rank["resumed"]) for rank in ranks] == [1, 2]
+
+
+class Scaled(LinearOperator):
+    """Multiplies each signal by a factor of its own, which its file holds."""
+
+    per_image = True
+
+    def __init__(self, factor=None):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x):
+        return x if self.factor is None else self.factor * x
+
+    def of(self, name, parameters=None):
+        return Scaled(parameters["factor"])
+
+
+class Signals(Source):
+    """Three signals (2, 5) of values in [0, 10], each with its factor."""
+
+    units = Units(centre=5.0, scale=5.0)
+
+    def __iter__(self):
+        for index in range(3):
+            values = Values(torch.full((2, 5), 2.5 * index), index, f"s{index}", {"factor": torch.tensor(index + 1.0)})
+            yield Entry(index, f"signal {index}", lambda values=values: values, lambda index=index: bytes([index]))
+
+    def __len__(self):
+        return 3
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_arrays_of_each_image_reach_its_operator(workers):
+    made = batches(RestorationDataModule(Signals(), Scaled(), batch_size=8, num_workers=workers))
+    assert [batch.index for batch in made] == [[0], [1], [2]]
+    for index, batch in enumerate(made):
+        torch.testing.assert_close(batch.clean, torch.full((1, 2, 5), index / 2 - 1))
+        torch.testing.assert_close(batch.measurement, (index + 1) * batch.clean)
+        assert batch.noise.shape == (1, 2, 5)
+        assert batch.operator.factor == index + 1
+
+
+def test_given_measurements_of_values_become_those_of_images():
+    (batch, *_) = batches(RestorationDataModule(Signals(), Scaled(), measurements=True))
+    # w = 1 · v with v = 5 + 5 x, and so x = -1 where w = 0.
+    torch.testing.assert_close(batch.measurement, torch.full((1, 2, 5), -1.0))
+    assert batch.clean is None
+
+
+def test_arrays_are_no_photographs():
+    with pytest.raises(ValueError, match="holds arrays where photographs are wanted"):
+        list(Signals().shard())

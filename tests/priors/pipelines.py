@@ -55,3 +55,59 @@ def stable_diffusion(folder: Path, prediction="epsilon", **changes):
     embeds = torch.randn(1, 5, 6, generator=torch.Generator().manual_seed(0))
     torch.save({"prompt_embeds": embeds, "pooled_prompt_embeds": embeds[:, 0, :3]}, folder / "embeds.pt")
     return str(folder), str(folder / "embeds.pt"), vae, unet, scheduler, embeds
+
+
+FLUX_VAE = VAE | {"use_quant_conv": False, "use_post_quant_conv": False}
+FLUX = {
+    "in_channels": 16,
+    "num_layers": 1,
+    "num_single_layers": 1,
+    "attention_head_dim": 8,
+    "num_attention_heads": 2,
+    "joint_attention_dim": 6,
+    "pooled_projection_dim": 3,
+    "axes_dims_rope": (4, 2, 2),
+}
+SANA_VAE = {
+    "latent_channels": 4,
+    "attention_head_dim": 4,
+    "encoder_block_out_channels": (8, 16),
+    "decoder_block_out_channels": (8, 16),
+    "encoder_layers_per_block": (1, 1),
+    "decoder_layers_per_block": (1, 1),
+    "encoder_qkv_multiscales": ((), ()),
+    "decoder_qkv_multiscales": ((), ()),
+    "scaling_factor": 0.4,
+}
+SANA = {
+    "in_channels": 4,
+    "out_channels": 4,
+    "num_attention_heads": 2,
+    "attention_head_dim": 4,
+    "num_layers": 1,
+    "num_cross_attention_heads": 2,
+    "cross_attention_head_dim": 4,
+    "cross_attention_dim": 8,
+    "caption_channels": 6,
+    "sample_size": 8,
+}
+
+
+def flow_pipeline(folder: Path, kind: str, **changes):
+    """Save a flow-matching pipeline of latents, "flux" or "sana", as `stable_diffusion` does."""
+    diffusers = pytest.importorskip("diffusers", reason="needs the extra cclight[latent]")
+    if kind == "flux":
+        vae, network = diffusers.AutoencoderKL(**FLUX_VAE), diffusers.FluxTransformer2DModel(**FLUX, **changes)
+    else:
+        vae, network = diffusers.AutoencoderDC(**SANA_VAE), diffusers.SanaTransformer2DModel(**SANA, **changes)
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    kinds = {}
+    for name, part in (("vae", seeded(vae)), ("transformer", seeded(network)), ("scheduler", scheduler)):
+        part.save_pretrained(folder / name)
+        kinds[name] = ["diffusers", type(part).__name__]
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": f"{kind.title()}Pipeline", **kinds}))
+    embeds = torch.randn(1, 5, 6, generator=torch.Generator().manual_seed(0))
+    mask = torch.tensor([[1, 1, 1, 0, 0]])
+    stored = {"prompt_embeds": embeds, "pooled_prompt_embeds": embeds[:, 0, :3], "prompt_attention_mask": mask}
+    torch.save({name: value.contiguous() for name, value in stored.items()}, folder / "embeds.pt")
+    return str(folder), str(folder / "embeds.pt"), vae, network, scheduler, stored
