@@ -90,8 +90,10 @@ class MetricsCallback(Sink):
         self.run.join(trainer.global_rank)
         self.records, self.summaries, self.results = {}, {}, None
         self._resume(trainer)
-        missing = self.measuring.prepare(trainer.strategy.root_device)
-        if self.distances is not None:
+        # Without clean images nothing is measured against them, and no weights are fetched in vain.
+        blind = getattr(getattr(trainer, "datamodule", None), "measurements", False)
+        missing = {} if blind else self.measuring.prepare(trainer.strategy.root_device)
+        if self.distances is not None and not (blind and self.distances.reference is None):
             # Every rank, whether it will have images or not: what it finds decides which collectives are run.
             self.distances.prepare(trainer.strategy.root_device)
         if trainer.is_global_zero:
