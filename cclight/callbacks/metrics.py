@@ -90,8 +90,10 @@ class MetricsCallback(Sink):
         self.run.join(trainer.global_rank)
         self.records, self.summaries, self.results = {}, {}, None
         self._resume(trainer)
-        missing = self.measuring.prepare(trainer.strategy.root_device)
-        if self.distances is not None:
+        # Without clean images nothing is measured against them, and no weights are fetched in vain.
+        blind = getattr(getattr(trainer, "datamodule", None), "measurements", False)
+        missing = {} if blind else self.measuring.prepare(trainer.strategy.root_device)
+        if self.distances is not None and not (blind and self.distances.reference is None):
             # Every rank, whether it will have images or not: what it finds decides which collectives are run.
             self.distances.prepare(trainer.strategy.root_device)
         if trainer.is_global_zero:
@@ -157,6 +159,9 @@ class MetricsCallback(Sink):
             records.append(record)
         self.run.append(records)
         self.records.update({record["index"]: record for record in records})
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.run.flush()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "predict":

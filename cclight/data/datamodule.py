@@ -26,7 +26,7 @@ from cclight.data.loader import Decoded, Loader, Notice, Share
 from cclight.data.noise import generator, standard_normal
 from cclight.data.noise_map import NoiseLike, noise_std_of
 from cclight.data.preprocessing import Preprocessing
-from cclight.data.sources import Form, Source
+from cclight.data.sources import Form, SamplePhotographs, Source
 from cclight.data.units import Units
 from cclight.operators.base import Operator
 from cclight.operators.masks import Inpainting, MaskFile
@@ -108,7 +108,7 @@ class RestorationDataModule(pl.LightningDataModule):
         left_out: why a photograph of this process could not be used, by its index; filled during prediction.
 
     Raises:
-        ValueError: for a number out of range.
+        ValueError: for a number out of range, or measurements that are none.
     """
 
     def __init__(
@@ -138,6 +138,11 @@ class RestorationDataModule(pl.LightningDataModule):
         for name, value in smallest.items():
             if value < 1:
                 raise ValueError(f"{name} must be 1 or more, got {value}.")
+        if measurements and isinstance(source, SamplePhotographs):
+            raise ValueError(
+                "measurements are pictures that the operator has made, and SamplePhotographs are clean: give a source of your "
+                "own (--data.source ImageFolder --data.source.path FOLDER)."
+            )
         self.source = source
         self.operator = operator
         self.noise_std = noise_std_of(noise_std)
