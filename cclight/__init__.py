@@ -55,6 +55,8 @@ if TYPE_CHECKING:  # what editors and type checkers see; a test keeps it the sam
     from cclight.operators.nonlinear import NonlinearBlur as NonlinearBlur
     from cclight.operators.nonlinear import PhaseRetrieval as PhaseRetrieval
     from cclight.operators.nonlinear import Quantization as Quantization
+    from cclight.operators.own import OwnKernel as OwnKernel
+    from cclight.operators.own import OwnMask as OwnMask
     from cclight.operators.pixelwise import AveragePooling as AveragePooling
     from cclight.operators.pixelwise import Colorization as Colorization
     from cclight.operators.pixelwise import Denoising as Denoising
@@ -153,6 +155,7 @@ _ROOMS = {
     "operators.masks": ("Inpainting", "Mask", "Box", "RandomPixels", "FreeForm", "MaskFile", "MaskFolder"),
     "operators.circular": ("CircularBlur",),
     "operators.fourier": ("CartesianLines", "FourierSampling", "MultiCoil"),
+    "operators.own": ("OwnKernel", "OwnMask"),
     "operators.tomography": ("Tomography",),
     "operators.iterative": ("MotionBlur", "RandomProjection"),
     "operators.kernels": ("Kernel", "LineKernel", "ShakeKernel", "KernelFile"),

@@ -107,6 +107,9 @@ class ImageWriter(Sink):
             # Last: it is the one that tells an image is finished.
             self.run.write_image("restored", index, name, outputs.image[place, channels], depth)
 
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.run.flush()
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "predict" or self.grid == 0:
             return
@@ -123,6 +126,7 @@ class ImageWriter(Sink):
                 continue
             restored, clean = (to_image(read_png(path))[None] for path in saved if path is not None)
             self.run.write_image("maps", index, record["name"], heat(self.maps(restored, clean)[0]))
+        self.run.flush()
 
 
 def _maps(maps: PerceptualMap, outputs: Restored, clean: Tensor | None) -> dict[int, Tensor]:

@@ -160,6 +160,9 @@ class MetricsCallback(Sink):
         self.run.append(records)
         self.records.update({record["index"]: record for record in records})
 
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.run.flush()
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "predict":
             return
