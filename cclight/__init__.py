@@ -57,12 +57,16 @@ if TYPE_CHECKING:  # what editors and type checkers see; a test keeps it the sam
     from cclight.operators.nonlinear import NonlinearBlur as NonlinearBlur
     from cclight.operators.nonlinear import PhaseRetrieval as PhaseRetrieval
     from cclight.operators.nonlinear import Quantization as Quantization
+    from cclight.operators.own import OwnKernel as OwnKernel
+    from cclight.operators.own import OwnMask as OwnMask
     from cclight.operators.pixelwise import AveragePooling as AveragePooling
     from cclight.operators.pixelwise import Colorization as Colorization
     from cclight.operators.pixelwise import Denoising as Denoising
     from cclight.operators.separable import BicubicDownsampling as BicubicDownsampling
     from cclight.operators.separable import GaussianBlur as GaussianBlur
     from cclight.operators.separable import UniformBlur as UniformBlur
+    from cclight.operators.tomography import Tomography as Tomography
+    from cclight.operators.whitened import Whitened as Whitened
     from cclight.paths.discrete import DiscretePath as DiscretePath
     from cclight.paths.gaussian import GaussianPath as GaussianPath
     from cclight.paths.gaussian import OTPath as OTPath
@@ -153,6 +157,8 @@ _ROOMS = {
     "operators.masks": ("Inpainting", "Mask", "Box", "RandomPixels", "FreeForm", "MaskFile", "MaskFolder"),
     "operators.circular": ("CircularBlur",),
     "operators.fourier": ("CartesianLines", "FourierSampling", "MultiCoil"),
+    "operators.own": ("OwnKernel", "OwnMask"),
+    "operators.tomography": ("Tomography",),
     "operators.iterative": ("MotionBlur", "RandomProjection"),
     "operators.kernels": ("Kernel", "LineKernel", "ShakeKernel", "KernelFile"),
     "operators.jpeg": ("JPEG",),
@@ -161,6 +167,7 @@ _ROOMS = {
     "operators.compose": ("Compose", "LinearCompose"),
     "operators.external": ("DeepinvPhysics",),
     "operators.latent": ("LatentDecoding",),
+    "operators.whitened": ("Whitened",),
     "problem": ("Problem", "Restoration"),
     "samplers.base": ("FromNoise", "Sampler"),
     "samplers.grid": ("Grid",),

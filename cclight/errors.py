@@ -6,9 +6,15 @@ from collections.abc import Iterable
 
 
 def one_line(error: BaseException) -> str:
-    """An error's message without its line breaks, shortened."""
+    """An error's message without its line breaks, of 160 characters at most: it ends with a sentence or a word."""
     text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 160 else f"{text[:157]}..."
+    if len(text) <= 160:
+        return text
+    sentences = text[:161].rpartition(". ")[0]
+    if len(sentences) > 80:
+        return f"{sentences}."
+    words = text[:158].rpartition(" ")[0]
+    return f"{words if len(words) > 80 else text[:157]}..."
 
 
 class RunError(RuntimeError):

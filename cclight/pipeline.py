@@ -30,6 +30,8 @@ def predict(model: LightningModule, data: LightningDataModule, sinks: Sequence[S
     Raises:
         RunError: when not one image could be restored, or the run folder cannot be written to.
     """
+    # A record says that an image is finished: its pictures come before it, whatever the sinks' order.
+    sinks = sorted(sinks, key=lambda sink: isinstance(sink, MetricsCallback))
     delivery = _Delivery(sinks)
     trainer.callbacks.extend([*sinks, delivery])  # type: ignore[attr-defined]
     trainer.predict(model, datamodule=data, return_predictions=False)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cclight.data.noise import generator, standard_normal
 from cclight.operators.base import LinearOperator, Operator
+from cclight.operators.whitened import Whitened
 from cclight.paths.gaussian import GaussianPath
 from cclight.paths.parameterization import Parameterization
 from cclight.priors.base import Prior
@@ -64,7 +65,8 @@ class Problem:
         operator: the degradation H.
         y: measurements, (B, ...).
         noise: initial standard normal noise, (B, C, H, W); its dtype and device are the sampler's.
-        noise_std: σ_y, the standard deviation of the measurement's noise, in units of [-1, 1] images.
+        noise_std: σ_y, the standard deviation of the noise of each real number that y holds, in units of [-1, 1] images:
+            a complex number holds two.
         generators: one random generator per image, on the CPU or the noise's device; None makes one of each image's place.
         label: the class of each image, (B,), -1 for none; None where no image has one.
 
@@ -180,7 +182,8 @@ class Problem:
         part = slice(place, place + 1)
         generators = None if self.generators is None else self.generators[part]
         label = None if self.label is None else self.label[part]
-        one = Problem(self.prior, self.operator, self.y[part], self.noise[part], self.noise_std, generators, label)
+        operator = self.operator.part(part) if isinstance(self.operator, Whitened) else self.operator
+        one = Problem(self.prior, operator, self.y[part], self.noise[part], self.noise_std, generators, label)
         one.times, one._autocast, one._autocast_dtype = self.times, self._autocast, self._autocast_dtype
         return one
 

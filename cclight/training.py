@@ -58,6 +58,7 @@ class PriorTrainer(pl.LightningModule):
         log_ratio_mean: mean of ln ρ.
         log_ratio_std: standard deviation of ln ρ.
         seed: noise depends on (seed, rank, the batch's number) alone.
+        compile: compile the network with `torch.compile`, which pays off on a GPU.
 
     Raises:
         ValueError: for a number out of range.
@@ -74,6 +75,7 @@ class PriorTrainer(pl.LightningModule):
         log_ratio_mean: float = -0.5,
         log_ratio_std: float = 1.4,
         seed: int = 0,
+        compile: bool = False,
     ) -> None:
         super().__init__()
         for name, value in {"learning_rate": learning_rate, "log_ratio_std": log_ratio_std}.items():
@@ -91,6 +93,7 @@ class PriorTrainer(pl.LightningModule):
         self.network.to(memory_format=torch.channels_last)
         self.learning_rate, self.warmup_steps, self.weight_decay = learning_rate, warmup_steps, weight_decay
         self.log_ratio_mean, self.log_ratio_std, self.seed = log_ratio_mean, log_ratio_std, seed
+        self.compile_network = compile
         self._levels: Tensor | None = None  # sums of errors and their numbers, by noise level
         self._bounds: Tensor
 
@@ -99,6 +102,10 @@ class PriorTrainer(pl.LightningModule):
         for size in getattr(getattr(self.trainer, "datamodule", None), "patch_sizes", ()):
             if size % stride:
                 raise ValueError(f"patch_size must be divisible by {stride}, got {size}: the network halves it as often.")
+
+    def on_fit_start(self) -> None:
+        if self.compile_network:
+            self.network.compile()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["architecture"] = {"widths": list(self.network.widths), "depths": list(self.network.depths)}

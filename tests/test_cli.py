@@ -178,7 +178,10 @@ def test_predict_takes_a_users_own_measurements(folder):
     ("arguments", "message"),
     [
         (["--model.sampler.class_path", "Conjugat"], "did you mean Conjugate or Conjugate"),
-        (["--model.sampler.init_args.step", "3"], "Option 'step' is not accepted: did you mean steps or timesteps?"),
+        (
+            ["--model.sampler.init_args.step", "3"],
+            "model.sampler.step is no setting of Conjugate: did you mean steps or timesteps?",
+        ),
         (["--data.sauce", "x"], "data.sauce"),
         (["--data.limit", "x"], "Expected a <class 'int'>, got x"),
         (["--metrics.per_image", "PSNR"], "Expected a <class 'list'>, got PSNR, as '[PSNR, LPIPS]'"),

@@ -150,7 +150,7 @@ def draws(folder: Path, run: Path, steps: int, ckpt_path: str | None = None, **t
     options = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     callbacks = [watch, ModelCheckpoint(dirpath=run, save_last=True, every_n_train_steps=1)]
     training = pl.Trainer(max_steps=steps, max_epochs=-1, callbacks=callbacks, **options, **trainer)
-    model = PriorTrainer(warm_start=None, widths=(8, 12), depths=(1, 1))
+    model = PriorTrainer(warm_start=None, widths=(8, 12), depths=(1, 1), compile=compile)
     training.fit(model, PatchDataModule(ImageFolder(str(folder)), patch_size=32, batch_size=2), ckpt_path=ckpt_path)
     return watch.seen
 
@@ -221,13 +221,15 @@ def test_foreign_checkpoints_are_refused(tmp_path):
     assert not (tmp_path / "out.safetensors").exists()
 
 
-def train(folder: Path, run: Path, *callbacks: pl.Callback, patch_size: int | list[int] = 32, **trainer: object) -> pl.Trainer:
+def train(
+    folder: Path, run: Path, *callbacks: pl.Callback, patch_size: int | list[int] = 32, compile: bool = False, **trainer: object
+) -> pl.Trainer:
     from lightning.pytorch.loggers import CSVLogger
 
     options = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False, "log_every_n_steps": 3}
     options |= {"logger": CSVLogger(run, "", ""), "max_epochs": -1, "enable_checkpointing": False}
     training = pl.Trainer(callbacks=list(callbacks), **options, **trainer)
-    model = PriorTrainer(warm_start=None, widths=(8, 12), depths=(1, 1))
+    model = PriorTrainer(warm_start=None, widths=(8, 12), depths=(1, 1), compile=compile)
     training.fit(model, PatchDataModule(ImageFolder(str(folder)), patch_size=patch_size, batch_size=9))
     return training
 
@@ -272,3 +274,17 @@ def test_the_loss_of_every_noise_level_is_logged(folder, tmp_path):
 
 def test_mixed_precision_trains(folder, tmp_path):
     assert np.isfinite(float(train(folder, tmp_path, max_steps=3, precision="bf16-mixed").callback_metrics["loss"]))
+
+
+@pytest.mark.slow
+def test_a_compiled_training_has_the_same_loss_and_leaves_the_same_keys(folder, tmp_path):
+    """Checkpoints and averages know nothing of it."""
+    losses, keys = [], []
+    for compiled in (False, True):
+        pl.seed_everything(0, verbose=False)
+        trainer = train(folder, tmp_path / str(compiled), EMAWeightAveraging(decay=0.9), max_steps=3, compile=compiled)
+        losses.append(float(trainer.callback_metrics["loss"]))
+        keys.append(trainer.lightning_module.network.state_dict().keys())
+        assert (trainer.lightning_module.network._compiled_call_impl is not None) is compiled
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert keys[1] == keys[0]

@@ -56,6 +56,7 @@ class ImageWriter(Sink):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "predict":
             self.run.join(trainer.global_rank)
+            self.run.make("restored")  # from now on a record without its picture is of no finished image
             self._rows = 0
             self._mapping = self.maps is not None
             if self.maps is not None:
@@ -126,6 +127,9 @@ class ImageWriter(Sink):
             if outputs.finite[place]:
                 self.run.write_array("restored", index, name, units.stored(units.values(outputs.image[place])))
 
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.run.flush()
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "predict" or self.grid == 0:
             return
@@ -142,6 +146,7 @@ class ImageWriter(Sink):
                 continue
             restored, clean = (to_image(read_png(path))[None] for path in saved if path is not None)
             self.run.write_image("maps", index, record["name"], heat(self.maps(restored, clean)[0]))
+        self.run.flush()
 
 
 def _is_shown(images: Tensor) -> bool:

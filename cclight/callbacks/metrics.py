@@ -96,8 +96,10 @@ class MetricsCallback(Sink):
         data = getattr(trainer, "datamodule", None)
         if not self._chosen and isinstance(data, RestorationDataModule) and data.source.units is not None:
             self.measuring = Measuring(array_metrics())
-        missing = self.measuring.prepare(trainer.strategy.root_device)
-        if self.distances is not None:
+        # Without clean images nothing is measured against them, and no weights are fetched in vain.
+        blind = getattr(data, "measurements", False)
+        missing = {} if blind else self.measuring.prepare(trainer.strategy.root_device)
+        if self.distances is not None and not (blind and self.distances.reference is None):
             # Every rank, whether it will have images or not: what it finds decides which collectives are run.
             self.distances.prepare(trainer.strategy.root_device)
         if trainer.is_global_zero:
@@ -166,6 +168,9 @@ class MetricsCallback(Sink):
             records.append(record)
         self.run.append(records)
         self.records.update({record["index"]: record for record in records})
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.run.flush()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "predict":

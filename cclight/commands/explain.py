@@ -86,7 +86,10 @@ def explain(error: str, options: Iterable[str] = (), config: str = "sr.yaml") ->
         return explain_class(match[1] or "class without a name", ".".join(re.findall(_KEY, line[: match.start()])))
     if match := re.search(r"class_path 'cclight\.(?:\w+\.)*(\w+)': Option '(\w+)' is not accepted", line):
         known = list(inspect.signature(getattr(cclight, match[1])).parameters)
-        return f"{line}{suggestion(match[2], known) or ': it takes ' + (', '.join(known) or 'no arguments')}"
+        key = ".".join([*re.findall(_KEY, line[: match.start()]), match[2]])
+        other = " (--data.source ImageFolder chooses another)" if match[1] == "SamplePhotographs" else ""
+        remedy = suggestion(match[2], known) or f": it takes {', '.join(known) or 'no arguments'}{other}"
+        return f"{key} is no setting of {match[1]}{remedy}"
     if "Expected a <class 'list'>" in line:
         return f"{line}, as '[PSNR, LPIPS]'" if "per_image" in line else f"{line}, as '[one, two]'"
     return line

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from cclight.commands.arguments import PlainParser
+from cclight.errors import UsageError
 
 
 def parser() -> argparse.ArgumentParser:
@@ -18,8 +19,16 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str]) -> None:
-    """`cclight export`: write a trained prior in the packaged format."""
+    """`cclight export`: write a trained prior in the packaged format.
+
+    Raises:
+        UsageError: for a checkpoint that cannot be read, or an output that is there.
+    """
     options = parser().parse_args(arguments)
+    from cclight.priors.checkpoints import CheckpointError
     from cclight.training import export
 
-    print(export(options.checkpoint, options.output, options.note, options.overwrite))
+    try:
+        print(export(options.checkpoint, options.output, options.note, options.overwrite))
+    except (FileNotFoundError, FileExistsError, PermissionError, CheckpointError) as error:
+        raise UsageError(str(error)) from error

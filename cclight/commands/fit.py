@@ -5,12 +5,16 @@ from __future__ import annotations
 import warnings
 from typing import Any, ClassVar, cast
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser
 
+from cclight.callbacks.bar import EndlessBar
 from cclight.callbacks.checkpoints import SaveLast, WholeCheckpoints, checkpoint_folders, checkpoint_to_resume
 from cclight.commands.lightning import _CLI
 from cclight.data.patches import PatchDataModule
+from cclight.errors import UsageError
+from cclight.priors.checkpoints import CheckpointError
 from cclight.training import PriorTrainer, read_checkpoint
 
 
@@ -34,13 +38,18 @@ class FitCLI(_CLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer = super().instantiate_trainer(**kwargs)
         trainer.strategy.checkpoint_io = WholeCheckpoints()
-        trainer.callbacks.append(SaveLast())  # type: ignore[attr-defined]
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        callbacks[:] = [EndlessBar() if type(callback) is RichProgressBar else callback for callback in callbacks]
+        callbacks.append(SaveLast())
         return trainer
 
     def go(self) -> None:
-        path = checkpoint_to_resume(self.trainer, self.config.ckpt_path)
-        if path is not None:
-            cast("Any", self.model).check_resume(read_checkpoint(path), path)
+        try:
+            path = checkpoint_to_resume(self.trainer, self.config.ckpt_path)
+            if path is not None:
+                cast("Any", self.model).check_resume(read_checkpoint(path), path)
+        except (FileNotFoundError, CheckpointError) as error:
+            raise UsageError(str(error)) from error
         self.trainer.fit(self.model, self.datamodule, ckpt_path=path, weights_only=True)  # type: ignore[arg-type]
         for folder in checkpoint_folders(self.trainer)[:1]:
             if self.trainer.is_global_zero and (folder / "last.ckpt").is_file():

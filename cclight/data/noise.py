@@ -16,6 +16,7 @@ Reference:
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal, get_args
@@ -80,7 +81,8 @@ def standard_normal(
     """Standard normal noise, (B, *shape), image b from generators[b].
 
     Drawn in float32 where the generators are, which is the CPU as a rule, and only then moved: every device and dtype sees the
-    same numbers.
+    same numbers. A complex number has the variance 1 as well, one half of it in each of its parts: σ_y means the same for
+    complex measurements, E|y - H x|² = σ_y² for each number.
 
     Args:
         shape: of one image's noise, without the batch.
@@ -88,6 +90,9 @@ def standard_normal(
         dtype: of the result.
         device: of the result.
     """
+    if dtype.is_complex:
+        parts = standard_normal((*shape, 2), generators, dtype.to_real(), device)
+        return torch.view_as_complex(parts * math.sqrt(0.5))
     draws = [torch.randn(shape, generator=one, dtype=torch.float32, device=one.device) for one in generators]
     return torch.stack(draws).to(device=device, dtype=dtype)
 

@@ -47,7 +47,8 @@ class Inception(nn.Module):
             text = f"Inception weights could not be loaded from {path} ({reason})"
             if self.weights is not None:
                 raise CheckpointError(f"The {text}: give the file {URL_INCEPTION_V3}, or leave `weights` out.") from error
-            raise Unavailable(f"the {text}: run once with a network, or save {URL_INCEPTION_V3} there") from error
+            remedy = "" if URL_INCEPTION_V3 in reason else f": run once with a network, or save {URL_INCEPTION_V3} there"
+            raise Unavailable(f"the {text}{remedy}") from error
         return network
 
     def forward(self, images: Tensor) -> Tensor:

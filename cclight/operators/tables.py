@@ -28,6 +28,10 @@ class Table(Generic[Key]):
         self._exact: dict[Key, tuple[Tensor, ...]] = {}
         self._cast: dict[tuple[Key, torch.dtype, torch.device], tuple[Tensor, ...]] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies make their tables anew: these may be large, and not all kinds of tensors can be copied."""
+        return {**vars(self), "_exact": {}, "_cast": {}}
+
     def clear(self) -> None:
         """Forget everything: what it was made from has changed."""
         self._exact.clear()

@@ -156,7 +156,7 @@ class GaussianMixture(Prior):
         Args:
             operator: a linear operator.
             y: measurements, (B, ...).
-            noise_std: σ_y >= 0.
+            noise_std: σ_y >= 0; σ_y² is shared evenly by the two parts of complex numbers.
 
         Raises:
             TypeError: for a nonlinear operator.
@@ -245,7 +245,10 @@ class GaussianMixture(Prior):
         size = self.means.shape[1]
         eye = torch.eye(size, dtype=self.means.dtype, device=self.means.device)
         with torch.no_grad():
-            rows = operator(eye.view(size, *self.image_shape)).flatten(1)  # Hᵀ
+            rows = operator(eye.view(size, *self.image_shape))  # Hᵀ
+        if y.is_complex():
+            y, rows, noise_std = torch.view_as_real(y), torch.view_as_real(rows), noise_std / math.sqrt(2)
+        rows = rows.flatten(1)
         if y.shape[1:].numel() != rows.shape[1]:
             raise ValueError(
                 f"y holds {y.shape[1:].numel()} numbers per image where {type(operator).__name__} gives {rows.shape[1]}."

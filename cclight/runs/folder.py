@@ -13,6 +13,7 @@
 
 Files are written under a temporary name and renamed, so that each is there whole or not at all. Records are appended, a line at
 a time; half a line, which a kill can leave, is ignored. An image is finished when its record and its picture are both there.
+Threads write, in this order: a record follows the pictures that were handed over before it.
 
 A record is valid for the content that it was made from, not for a place or a path. It holds the hash of its picture: where the
 source has another picture at that number now, the image is computed again, and what was made of the other one is deleted. So
@@ -26,12 +27,11 @@ Nothing that a person put into the folder is ever deleted.
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator
-from pathlib import Path, PurePath, PureWindowsPath
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Literal
 
 from cclight.data.formats import SUFFIXES
@@ -40,28 +40,22 @@ from cclight.runs.files import encode_array, write_error, write_whole
 from cclight.runs.inputs import differences, files_of
 from cclight.runs.lock import FOLDER as LOCKS
 from cclight.runs.lock import RunLock
-from cclight.runs.pictures import encode_picture
-from cclight.runs.records import Record, lines_of, open_lines, read_lines
+from cclight.runs.naming import check_name
+from cclight.runs.pictures import encode_picture, to_levels
+from cclight.runs.records import Record, append_lines, lines_of, read_lines
+from cclight.runs.writer import Writer
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Kind = Literal["restored", "measurement", "clean", "rows", "maps"]
 
-
 KINDS: tuple[Kind, ...] = ("restored", "measurement", "clean", "rows", "maps")
-
 
 # What a run writes, by name: nothing else is ever deleted.
 _PICTURE = re.compile(r"(\d{5,})(_.*)?\.(png|npy)")
-
-
 _RECORDS = re.compile(r"(\d{5,}|evaluated)\.jsonl|files\.json")
-
-
 _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
-
-
 _WHOLE = ("metrics.json", "metrics.csv", "grid.png", "config.yaml")  # the configuration last
 
 
@@ -83,11 +77,12 @@ class RunFolder:
         self.resume = resume
         self.rank = 0
         self._lock = RunLock(self.path)
-        self._records: io.FileIO | None = None
+        self._writer = Writer()
+        self._begun = False  # whether a record was added: the run is unfinished
 
     def __getstate__(self) -> dict[str, Any]:
-        # Open files and locks belong to a process: a copy that is sent to another one joins there.
-        return {**vars(self), "_lock": RunLock(self.path), "_records": None}
+        # A lock belongs to a process: a copy that is sent to another one joins there.
+        return {**vars(self), "_lock": RunLock(self.path)}
 
     def open(self, config: str) -> None:
         """Make or resume the folder, before any long work. For rank 0 alone.
@@ -99,7 +94,7 @@ class RunFolder:
             RunError: when the name leads out of the root, the folder holds files that no run wrote, another run uses it, it
                 holds a finished run or one of another configuration, or it cannot be written to.
         """
-        self._check_name()
+        check_name(self.name)
         self._check_strangers()
         self._make(self.path)
         self._lock.acquire()
@@ -133,17 +128,21 @@ class RunFolder:
             self._lock.join(rank)
 
     def close(self) -> None:
-        """Let go of the folder. The end of the process does the same."""
-        self._close_records()
-        self._lock.release()
+        """Write what is waiting, and let go of the folder.
 
-    def _close_records(self) -> None:
-        if self._records is not None:
-            self._records.close()
-            self._records = None
+        Raises:
+            RunError: when something could not be written; the folder is let go of all the same.
+        """
+        try:
+            self.flush()
+        finally:
+            self._begun = False
+            self._lock.release()
 
     def abandon(self) -> None:
         """After a failure on rank 0: let go, and leave nothing behind where no image was finished."""
+        with contextlib.suppress(RunError):
+            self.flush()
         if self._lock.held and self.rank == 0 and not self.finished():
             with contextlib.suppress(RunError, OSError):
                 self._clear()
@@ -167,11 +166,19 @@ class RunFolder:
         self._make(self.path / kind)
 
     def write_image(self, kind: Kind, index: int, name: str, image: Tensor, depth: Literal[8, 16] = 8) -> Path:
-        """Write a picture, (C, H, W) in [-1, 1] with so many bits a channel, or uint8. Raises RunError when it cannot be."""
+        """Write a picture, soon: (C, H, W) in [-1, 1] with so many bits a channel, or uint8.
+
+        Returns:
+            The picture's path; it is there after `flush`.
+
+        Raises:
+            RunError: when this or an earlier one cannot be written.
+        """
         path = self.file(kind, index, name)
         if not path.parent.is_dir():
             self.make(kind)
-        write_whole(path, encode_picture(image, depth=depth))
+        levels = to_levels(image, depth).cpu()
+        self._writer.write(path, levels.nbytes, lambda: encode_picture(levels))
         return path
 
     def array(self, kind: Kind, index: int, name: str) -> Path:
@@ -179,31 +186,34 @@ class RunFolder:
         return self.file(kind, index, name).with_suffix(".npy")
 
     def write_array(self, kind: Kind, index: int, name: str, values: Tensor) -> Path:
-        """Write an array of any shape as .npy. Raises RunError when it cannot be."""
+        """Write an array of any shape as .npy, soon. Raises RunError when it, or one before it, cannot be written."""
         path = self.array(kind, index, name)
         if not path.parent.is_dir():
             self.make(kind)
-        write_whole(path, encode_array(values))
+        kept = values.detach().cpu()
+        self._writer.write(path, kept.nbytes, lambda: encode_array(kept))
         return path
 
+    def flush(self) -> None:
+        """Wait until all pictures and records are on disk. Raises RunError when one could not be written."""
+        self._writer.flush()
+
     def append(self, records: Iterable[Record]) -> None:
-        """Note images as finished, on disk when this returns; each record holds at least `index` and `name`.
+        """Note images as finished, soon, when their pictures are on disk; each record holds at least `index` and `name`.
 
         Raises:
-            RunError: when the disk is full or the like; or when this rank has outlived its run and another one has begun.
+            RunError: when the disk is full or the like; or when this rank has outlived its run and another one has begun. Here,
+                or by what is called next.
         """
+        lines = lines_of(records)
+        self._writer.then(lambda: self._append(lines))
+
+    def _append(self, lines: bytes) -> None:
         self._lock.check(self.rank)
-        path = self.path / "records" / f"{self.rank:05d}.jsonl"
-        try:
-            if self._records is None:
-                self.reopen()
-                self._records = open_lines(path)
-            lines = memoryview(lines_of(records))
-            while lines:  # unbuffered, and so perhaps in parts
-                lines = lines[self._records.write(lines) :]
-            os.fsync(self._records.fileno())
-        except OSError as error:
-            raise write_error(path, error) from error
+        if not self._begun:
+            self.reopen()
+            self._begun = True
+        append_lines(self.path / "records" / f"{self.rank:05d}.jsonl", lines)
 
     def replace(self, records: Iterable[Record]) -> None:
         """Let these records go before the ranks' own, until the run is resumed. Raises RunError when they cannot be written."""
@@ -216,13 +226,13 @@ class RunFolder:
         Raises:
             RunError: when the folder cannot be written to.
         """
+        self.flush()
         records = self.finished(evaluated=False)
         kept = [record for index, record in records.items() if index in indices]
         try:
             if len(kept) < len(records):
                 # In one file, whole: a record that is gone must not come back from another rank's file.
                 files = [file for file in self._ours("records", _RECORDS) if file.name != "files.json"]
-                self._close_records()
                 write_whole(self.path / "records" / "00000.jsonl", lines_of(kept))
                 for file in files:
                     if file.name != "00000.jsonl":
@@ -284,11 +294,6 @@ class RunFolder:
                     yield file
 
     # The parts of open
-
-    def _check_name(self) -> None:
-        for path in (PurePath(self.name), PureWindowsPath(self.name)):
-            if path.is_absolute() or path.drive or ".." in path.parts or not path.name:
-                raise RunError(f"run.name names a folder inside run.root, got {self.name!r}: set run.root to go elsewhere.")
 
     def _check_strangers(self) -> None:
         """Refuse a folder that holds anything and is no run: it is somebody's."""

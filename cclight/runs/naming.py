@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath, PureWindowsPath
 from typing import Any
 
+from cclight.errors import RunError
 from cclight.runs.inputs import differences
 
 # What a name tells of. The noise level stands in both parts again.
@@ -36,6 +37,13 @@ def run_name(stem: str, root: str, config: str) -> str:
         number += 1
         taken = f"{name}-{number}"
     return taken
+
+
+def check_name(name: str) -> None:
+    """Raises RunError when a name leads out of the folder of runs."""
+    for path in (PurePath(name), PureWindowsPath(name)):
+        if path.is_absolute() or path.drive or ".." in path.parts or not path.name:
+            raise RunError(f"run.name names a folder inside run.root, got {name!r}: set run.root to go elsewhere.")
 
 
 def _kept(folder: Path) -> str | None:

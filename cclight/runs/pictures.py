@@ -30,9 +30,22 @@ def to_uint8(images: Tensor) -> Tensor:
     """
     import torch
 
-    if images.dtype == torch.uint8:
+    return to_levels(to_image(images) if images.dtype == torch.uint16 else images, 8)
+
+
+def to_levels(images: Tensor, depth: int) -> Tensor:
+    """Images as the nearest levels that a picture of 8 or 16 bits holds.
+
+    Args:
+        images: in [-1, 1], or levels (uint8, uint16) already; any shape.
+        depth: bits, for images in [-1, 1].
+    """
+    import torch
+
+    if images.dtype in (torch.uint8, torch.uint16):
         return images
-    return _levels(to_image(images) if images.dtype == torch.uint16 else images, 8)
+    half = (2**depth - 1) / 2
+    return ((images.float().clamp(-1, 1) + 1) * half).round().to(torch.uint8 if depth == 8 else torch.uint16)
 
 
 def to_image(levels: Tensor) -> Tensor:
@@ -70,7 +83,7 @@ def encode_picture(
             f"Pictures are written as {', '.join(sorted(_WRITTEN))}, not as {suffix or 'a file without a suffix'}."
         )
     name, options = _WRITTEN[suffix.lower()]
-    levels = image if image.dtype in (torch.uint8, torch.uint16) else _levels(image, depth)
+    levels = to_levels(image, depth)
     if levels.shape[0] not in (1, 3):
         levels = torch.cat(list(levels), dim=-1)[None]
     pixels = levels.cpu().permute(1, 2, 0).numpy()
@@ -85,8 +98,10 @@ def encode_picture(
             [pixels, np.rint(np.clip(np.asarray(alpha), 0, 1) * white).astype(pixels.dtype)[..., None]], axis=-1
         )
     pixels = np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    if name == "PNG":
+        return _encode_png(pixels, icc)
     if deep:
-        return _encode_deep(pixels, name, icc)
+        return _encode_deep_tiff(pixels, icc)
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -108,20 +123,20 @@ def read_png(path: Path) -> Tensor:
     return torch.from_numpy(over_white(read_picture(path)).pixels).permute(2, 0, 1)
 
 
-def _levels(image: Tensor, depth: int) -> Tensor:
-    import torch
+def _encode_png(pixels: np.ndarray, icc: bytes | None) -> bytes:
+    """PNG of 8 or 16 bits a channel (Pillow writes 16 in grey alone).
 
-    half = (2**depth - 1) / 2
-    levels = ((image.float().clamp(-1, 1) + 1) * half).round()
-    return levels.to(torch.uint8 if depth == 8 else torch.uint16)
+    Every filter is tried for each row, and of what is left runs of equal bytes alone are searched for: a photograph is as small
+    as by Pillow's default, in a quarter of the time.
+    """
+    import imagecodecs
+
+    runs, every_filter = 3, 0xF8  # Z_RLE of zlib, PNG_ALL_FILTERS of libpng
+    return _with_profile(bytes(imagecodecs.png_encode(pixels, strategy=runs, filter=every_filter)), icc)
 
 
-def _encode_deep(pixels: np.ndarray, name: str, icc: bytes | None) -> bytes:
-    """16 bits a channel, which Pillow does not write in colour."""
-    if name == "PNG":
-        import imagecodecs
-
-        return _with_profile(bytes(imagecodecs.png_encode(pixels)), icc)
+def _encode_deep_tiff(pixels: np.ndarray, icc: bytes | None) -> bytes:
+    """TIFF of 16 bits a channel, which Pillow does not write in colour."""
     import tifffile
 
     buffer = io.BytesIO()

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from cclight.data.noise import generator, standard_normal
 from cclight.operators.base import LinearOperator, Operator, SpectralOperator
+from cclight.operators.whitened import whitened
 from cclight.paths.guidance import SCHEDULES
 from cclight.priors.base import Prior
 from cclight.problem import Problem, Restoration
@@ -136,7 +137,7 @@ class Sampler(ABC):
         y: Tensor,
         noise: Tensor | None = None,
         *,
-        noise_std: float = 0.0,
+        noise_std: float | Tensor = 0.0,
         seed: int = 0,
         generators: Sequence[torch.Generator] | None = None,
         label: Tensor | None = None,
@@ -150,7 +151,9 @@ class Sampler(ABC):
             y: measurements, (B, ...), as `operator` returns them.
             noise: initial standard normal noise ε, (B, C, H, W): the same noise gives the same restoration. None draws it, each
                 image's from the seed and its place in the batch.
-            noise_std: σ_y, the standard deviation of the measurement's noise, in units of [-1, 1] images.
+            noise_std: σ_y, the standard deviation of the measurement's noise, in units of [-1, 1] images; σ_y² is shared evenly
+                by the real and the imaginary part of a complex one. A tensor that broadcasts to y gives each number its own,
+                for linear operators (`cclight.operators.whitened`).
             seed: of the noise that is not given.
             generators: one random generator per image, for samplers that draw more noise; None makes them of the seed.
             label: the class of each image, (B,) integers, -1 for none; for a prior that knows labels alone.
@@ -173,6 +176,10 @@ class Sampler(ABC):
             noise = standard_normal(shape, [generator(seed, place, "initial") for place in places], y.real.dtype, y.device)
         if generators is None:
             generators = [generator(seed, place, "sampler") for place in range(noise.shape[0])]
+        if isinstance(noise_std, Tensor):
+            operator, y, noise_std = whitened(operator, y, noise_std)
+        if y.is_complex():
+            noise_std /= math.sqrt(2)
         problem = Problem(self.along(prior), operator, y, noise, noise_std, generators, label)
         self.check(problem)
         trajectory: list[Tensor] = []
@@ -246,7 +253,7 @@ def check_measurement(problem: Problem) -> None:
     low, high = (float(number) for number in torch.aminmax(torch.view_as_real(y) if y.is_complex() else y))
     if not math.isfinite(low + high):
         raise ValueError("y holds NaN or infinity: leave such measurements out.")
-    if isinstance(problem.operator, SpectralOperator) and low >= 0:
+    if isinstance(problem.operator, SpectralOperator) and not y.is_complex() and low >= 0:
         if high > 2:
             raise ValueError(
                 f"y lies between {low:g} and {high:g}, and images lie in [-1, 1]: scale bytes by y / 127.5 - 1 and images of "
@@ -256,7 +263,7 @@ def check_measurement(problem: Problem) -> None:
             warnings.warn(f"y lies between {low:g} and {high:g}: images lie in [-1, 1], as 2 y - 1 of [0, 1].", stacklevel=4)
 
 
-def check_guidance(guidance: float, schedule: str) -> None:
+def check_guidance(guidance: float, schedule: str | None = None) -> None:
     """Refuse a guidance weight or schedule that does not exist.
 
     Raises:
@@ -264,7 +271,7 @@ def check_guidance(guidance: float, schedule: str) -> None:
     """
     if guidance < 0:
         raise ValueError(f"guidance is a weight >= 0, got {guidance}.")
-    if schedule not in SCHEDULES:
+    if schedule is not None and schedule not in SCHEDULES:
         raise ValueError(f"Unknown guidance schedule {schedule!r}: choose one of {', '.join(SCHEDULES)}.")
 
 

@@ -79,10 +79,15 @@ def _slope(operator: Operator, y: Tensor, x_0: Tensor) -> Tensor:
     """The slope v = ∂‖y - H x̂_0‖/∂x̂_0 of each image, (B, C, H, W); 0 where the misfit vanishes."""
     with torch.enable_grad():
         x_0 = x_0.detach().requires_grad_()
-        misfit = (y - operator(x_0)).flatten(1)
+        misfit = as_real(y - operator(x_0)).flatten(1)
         (slope,) = torch.autograd.grad(0.5 * misfit.square().sum(), x_0)
     norm = misfit.detach().norm(dim=1).clamp_min(torch.finfo(x_0.dtype).tiny)
     return slope / norm.view(-1, *[1] * (slope.ndim - 1))
+
+
+def as_real(y: Tensor) -> Tensor:
+    """The real numbers that y holds; those of a complex one are two, in a further dimension."""
+    return torch.view_as_real(y) if y.is_complex() else y
 
 
 def check_differentiable(name: str, problem: Problem) -> None:

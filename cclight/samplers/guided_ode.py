@@ -28,6 +28,8 @@ from cclight.samplers.grid import Spacing
 from cclight.samplers.pigdm import guide
 from cclight.samplers.spectrum import weighted
 
+_LEAST = 1e-12  # no number of double precision, and no solver's step, means anything nearer
+
 
 @dataclass(frozen=True)
 class GuidedODE(Sampler):
@@ -40,7 +42,11 @@ class GuidedODE(Sampler):
         t_end: progress at which it ends; None for the path's own end, which on the OT path is singular.
         schedule: how the guidance varies with time, see `cclight.paths.guidance`.
         timesteps: how the parts are spaced, see `cclight.samplers.grid`.
-        tolerance: of a step's error, relative to the image's values and absolute, > 0; float32 networks carry about 1e-6.
+        tolerance: of a step's error, relative to the image's values and absolute, at most 1 and at least 1e-12;
+            of images in float32 at least 1e-7.
+
+    Raises:
+        ValueError: for a tolerance out of range or below the images' own precision, which no solver would ever reach.
     """
 
     steps: int = 1
@@ -62,8 +68,17 @@ class GuidedODE(Sampler):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_guidance(self.guidance, self.schedule)
-        if self.tolerance <= 0:
-            raise ValueError(f"tolerance is a number above 0, got {self.tolerance}.")
+        if not _LEAST <= self.tolerance <= 1:
+            raise ValueError(f"tolerance is a number from {_LEAST:g} to 1, got {self.tolerance:g}.")
+
+    def check(self, problem: Problem) -> None:
+        super().check(problem)
+        least = torch.finfo(problem.noise.dtype).eps / 2
+        if self.tolerance < least:
+            raise ValueError(
+                f"tolerance {self.tolerance:g} is finer than images of {str(problem.noise.dtype).removeprefix('torch.')} are: "
+                f"give {least:.0e} or more."
+            )
 
     def step(self, problem: Problem, n: int, state: Tensor) -> Tensor:
         from torchdiffeq import odeint

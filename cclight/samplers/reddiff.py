@@ -4,10 +4,10 @@ The posterior is approximated by a point μ, found by Adam on
 
     ½ mean(‖y - H μ‖²) + λ (σ_t/α_t) · mean( sg[ε̂(α_t μ + σ_t ε, t) - ε] · μ ),     ε ~ N(0, I) anew in every step,
 
-sg[·] without gradient, t running from noise to data, one Adam step at each t. The means are over an image's numbers, so that
-λ does not depend on its size. It starts from H⁺y, damped where y is noisy. Times are the midpoints of the grid's steps, since
-σ_t/α_t is infinite at the noise end of the OT path. σ_y does not enter further: how closely the restoration follows a noisy
-measurement is up to λ.
+sg[·] without gradient, t running from noise to data, one Adam step at each t. The means are over an image's real numbers (a
+complex one is two), so that λ does not depend on its size. It starts from H⁺y, damped where y is noisy. Times are the midpoints
+of the grid's steps, since σ_t/α_t is infinite at the noise end of the OT path. σ_y does not enter further: how closely the
+restoration follows a noisy measurement is up to λ.
 
 Reference:
     Mardani, Song, Kautz, Vahdat, A Variational Perspective on Solving Inverse Problems with Diffusion Models, ICLR 2024
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from cclight.problem import Problem
 from cclight.samplers.base import FromNoise
-from cclight.samplers.dps import check_differentiable
+from cclight.samplers.dps import as_real, check_differentiable
 
 BETA_MEAN, BETA_SQUARE = 0.9, 0.99  # Adam's, as in the published code
 
@@ -90,6 +90,6 @@ def _misfit_slope(problem: Problem, mu: Tensor) -> Tensor:
     """The gradient of ½ mean(‖y - H μ‖²), each image's own, (B, C, H, W)."""
     with torch.enable_grad():
         mu = mu.detach().requires_grad_()
-        misfit = (problem.y - problem.operator(mu)).flatten(1)
+        misfit = as_real(problem.y - problem.operator(mu)).flatten(1)
         (slope,) = torch.autograd.grad(0.5 * misfit.square().mean(dim=1).sum(), mu)
     return slope

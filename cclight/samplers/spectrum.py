@@ -4,12 +4,13 @@ Every matrix in the guided ODE is a function of HᵀH, so it multiplies each sin
 
     D_t = V diag(ρ_i) Vᵀ,    ρ_i(t) = r² s_i² / (r² s_i² + σ_y²),    ρ_i = 0 on the null space,
 
-in the place of P wherever guidance enters, four cases cover all operators:
+in the place of P wherever guidance enters, five cases cover all operators:
 
 | case          | directions                                  | needs                                        |
 |---------------|---------------------------------------------|----------------------------------------------|
 | `Projector`   | null space (s = 0) and range (s = 1)        | any linear operator, σ_y = 0: then D = P       |
 | `Singular`    | one for each distinct singular value        | a `SpectralOperator`, any σ_y                 |
+| `Smooth`      | 521 nodes, between which it interpolates     | the same, for large images                    |
 | `Krylov`      | Ritz values of HᵀH, for each image its own    | any linear operator, σ_y > 0                  |
 | `Whole`       | one (s = 1): all of image space             | nothing: for nonlinear operators               |
 
@@ -30,7 +31,6 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakSet
 
@@ -40,6 +40,7 @@ from torch import Tensor
 from cclight.operators.base import LinearOperator, Operator, SpectralOperator
 from cclight.operators.conjugate_gradients import least_squares
 from cclight.operators.krylov import KrylovSpace
+from cclight.samplers.nodes import EVEN, Lookup, interpolated, nodes, places
 
 if TYPE_CHECKING:
     from cclight.problem import Problem
@@ -198,19 +199,36 @@ class Singular(Spectrum):
         return self.operator.from_spectral(sum(f[self.group] * z for (f, _), z in zip(terms, spectra, strict=True)))
 
 
-# ln(λ/σ_y²) of the nodes between which `Krylov` interpolates. Every coefficient is a smooth function of it, with all that
-# happens where r² λ is about σ_y²; below the nodes the measurement says nothing, and above them noise is none.
-LOWEST, SPACING, NODES = -20.0, 0.1, 521
-EVEN = 200  # the node where λ = σ_y²
+MANY = 2**18  # singular values above which `Smooth` takes the place of `Singular`
+
+
+class Smooth(Spectrum):
+    """`Singular` for large images, where nearly every number has a singular value of its own: coefficients by nodes.
+
+    Args:
+        operator: gives the decomposition.
+        noise_std: σ_y > 0.
+        image: images of the shape, dtype and device in question.
+    """
+
+    def __init__(self, operator: SpectralOperator, noise_std: float, image: Tensor) -> None:
+        super().__init__()
+        self.operator = operator
+        self.gains = Gains(nodes(noise_std), noise_std)
+        self.lookup = Lookup(operator.singular_values(tuple(image.shape[1:])), noise_std, image)
+
+    def ready(self, coefficients: Tensor) -> Tensor:
+        return self.lookup.ready(coefficients)
+
+    def combine(self, terms: list[tuple[Any, Tensor]]) -> Tensor:
+        spectra = self.operator.spectral(torch.cat([v for _, v in terms])).chunk(len(terms))
+        products: Any = (self.lookup(f) * z for (f, _), z in zip(terms, spectra, strict=True))
+        return self.operator.from_spectral(sum(products))
+
+
 TOLERANCE = 1e-3  # of f(HᵀH) v, relative to its norm
 STEPS = (4, 8, 12, 16, 24, 32, 48, 64)  # where a Krylov space is looked at
 MOST_ITERATIONS = 200
-
-
-@lru_cache(maxsize=16)
-def _nodes(noise_std: float) -> Tensor:
-    """The nodes' singular values: one tensor for each σ_y, so that its tables are found again."""
-    return noise_std * (0.5 * (LOWEST + SPACING * torch.arange(NODES, dtype=torch.float64))).exp()
 
 
 class Krylov(Spectrum):
@@ -239,7 +257,7 @@ class Krylov(Spectrum):
     def __init__(self, operator: LinearOperator, noise_std: float) -> None:
         super().__init__()
         self.operator = operator
-        self.gains = Gains(_nodes(noise_std), noise_std)
+        self.gains = Gains(nodes(noise_std), noise_std)
 
     def ready(self, coefficients: Tensor) -> Tensor:
         return coefficients  # what they are evaluated at lies on the CPU too
@@ -289,7 +307,7 @@ class Krylov(Spectrum):
         for steps in STEPS:
             space.grow(steps)
             ritz = space.ritz()
-            coefficients = ritz.function(self._interpolated(f, ritz.values))
+            coefficients = ritz.function(interpolated(f, places(ritz.values, self.gains.noise_std)))
             error = torch.maximum(coefficients[:, -2:].abs().amax(1), swing * ritz.error(turn))
             error = (error / coefficients.norm(dim=1).clamp_min(1e-300)).clamp(max=1.0)
             working = left > TOLERANCE
@@ -307,16 +325,6 @@ class Krylov(Spectrum):
         way = (f - f[0]).abs()
         half = int((way >= way.max() / 2).nonzero()[0])
         return float(way.max()), float(self.gains.values[half]) ** 2
-
-    def _interpolated(self, f: Tensor, values: Tensor) -> Tensor:
-        """The values of f at eigenvalues of HᵀH, by the cubic through the four nodes around them."""
-        place = ((values / self.gains.noise_std**2).clamp_min(1e-30).log() - LOWEST) / SPACING
-        place = place.clamp(0, NODES - 1)
-        first = (place.long() - 1).clamp(0, NODES - 4)
-        u = place - first
-        a, b, c, d = (f[first + k] for k in range(4))
-        left, right = u * (u - 3) / 2, (u - 1) * (u - 2) / 6
-        return right * ((3 - u) * a + u * d) + left * ((u - 2) * b - (u - 1) * c)
 
     def _warn(self, left: float, how: str) -> None:
         if self.operator in self._warned:
@@ -337,5 +345,6 @@ def spectrum_of(operator: Operator, noise_std: float, image: Tensor) -> Spectrum
     if noise_std == 0:
         return Projector(operator)
     if isinstance(operator, SpectralOperator):
-        return Singular(operator, noise_std, image)
+        many = operator.singular_values(tuple(image.shape[1:])).numel() > MANY
+        return Smooth(operator, noise_std, image) if many else Singular(operator, noise_std, image)
     return Krylov(operator, noise_std)

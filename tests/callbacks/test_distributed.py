@@ -180,10 +180,11 @@ def test_all_ranks_killed_at_a_random_moment(whole, command, run_apart, tmp_path
 
 
 def test_a_kill_in_the_middle_and_another_number_of_ranks(whole, run_apart):
-    path, _, _ = run_apart("--batch-size", 2, "--kill-at", 5, fails=True)
-    assert list(RunFolder("run", root=str(path.parent)).finished()) == [0, 1, 2, 3]
+    path, _, _ = run_apart("--batch-size", 2, "--pause", 0.3, "--kill-at", 5, fails=True)
+    done = list(RunFolder("run", root=str(path.parent)).finished())
+    assert done in ([0, 1], [0, 1, 2], [0, 1, 2, 3])  # the batch just before the kill may have been on its way to the disk
     _, restored, _ = run_apart("--devices", 2, "--distances")
-    assert restored == {0: [4, 6], 1: [5]}
+    assert restored == {rank: [i for i in range(len(done), 7) if i % 2 == rank] for rank in (0, 1)}
     assert_same_results(path, whole)
 
 

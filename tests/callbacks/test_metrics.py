@@ -13,7 +13,8 @@ import torch
 import cclight
 from cclight.callbacks.metrics import MetricsCallback
 from cclight.errors import RunError
-from cclight.metrics.image import PSNR
+from cclight.metrics.fid import FeatureDistances
+from cclight.metrics.image import LPIPS, PSNR
 from cclight.operators.pixelwise import AveragePooling
 from cclight.runs import results
 from cclight.runs.folder import RunFolder
@@ -157,6 +158,18 @@ def test_without_clean_images_reference_metrics_do_not_apply(run_here):
     assert "not saved" in metrics["fid"]["unavailable"]
     assert metrics["consistency"]["images"] == 7
     assert not (run.path / "clean").exists()
+
+
+def test_without_clean_images_no_weights_are_asked_for(run_here, monkeypatch, recwarn):
+    def asked(*_):
+        raise AssertionError("weights that nothing will use")
+
+    monkeypatch.setattr(LPIPS, "prepare", asked)
+    monkeypatch.setattr(FeatureDistances, "prepare", asked)
+    run, _, _ = run_here("--measurements", "--lpips", "--distances")
+    metrics = results_of(run)["metrics"]
+    assert metrics["lpips"]["unavailable"].startswith("not applicable")
+    assert metrics["consistency"]["images"] == 7
 
 
 def test_missing_weights_are_told_once_and_stay_in_the_results(run_here, tmp_path, monkeypatch):

@@ -29,8 +29,11 @@ from cclight.cli import main
         (["--lr_scheduler", "StepLR"], "there is no option --lr_scheduler"),
         (["--sampler", "DPS"], "there is no option --sampler: did you mean --model.sampler?"),
         (["sr.yaml"], "sr.yaml stands without an option: did you mean --config sr.yaml?"),
-        (["--operator.mask", "Box"], "Option 'mask' is not accepted: it takes factor"),
-        (["--data.source.path", "x"], "Option 'path' is not accepted: it takes no arguments"),
+        (["--operator.mask", "Box"], "operator.mask is no setting of BicubicDownsampling: it takes factor"),
+        (
+            ["--data.source.path", "x"],
+            "data.source.path is no setting of SamplePhotographs: it takes files (--data.source ImageFolder chooses another)",
+        ),
         (["--config", "fit_small.yaml"], "model.warm_start is no setting of this command"),
         (["--trainer.accelerator", "gpu"], "(--trainer.accelerator gpu): `auto` takes what is here"),
         (["--trainer.devices", "0"], "(--trainer.devices 0): `auto` takes what is here"),

@@ -68,6 +68,13 @@ def steps(checkpoint: str) -> int:
     return torch.load(checkpoint, weights_only=True)["global_step"]
 
 
+def test_the_bar_of_a_training_without_a_last_epoch_names_none(folder):
+    result = cclight("fit", "--config", "mine.yaml", "--trainer.enable_progress_bar", "true")
+    assert result.returncode == 0, result.stderr
+    assert "Epoch 0 " in result.stdout
+    assert "/-2" not in result.stdout + result.stderr
+
+
 def test_a_second_training_is_refused_and_a_resumed_one_replaces_its_own(folder):
     result = cclight("fit", "--config", "mine.yaml")
     assert result.returncode == 0, result.stderr
@@ -109,7 +116,7 @@ def test_a_signal_ends_the_step_and_what_was_learnt_is_kept(folder, number, code
 
 
 def test_last_without_a_checkpoint_is_an_error(folder, capsys):
-    assert main(["fit", "--config", "mine.yaml", "--ckpt_path", "last"]) == 1
+    assert main(["fit", "--config", "mine.yaml", "--ckpt_path", "last"]) == 2
     assert "No checkpoint in run to go on from: leave --ckpt_path out" in capsys.readouterr().err
     assert not Path("run").exists()
 
@@ -205,16 +212,17 @@ def wrong_file(kind: str) -> str:
 def test_wrong_files_get_one_line_before_any_work(folder, capsys, command, kind, complaint):
     name = "wrong.ckpt" if kind == "missing" else wrong_file(kind)
     arguments = {"fit": ["--config", "mine.yaml", "--ckpt_path", name], "export": [name, "out.safetensors"]}[command]
-    assert main([command, *arguments]) == 1
+    assert main([command, *arguments]) == 2
     (line,) = (line for line in capsys.readouterr().err.splitlines() if "error: " in line)
     assert complaint in line
+    assert "CCLIGHT_TRACEBACK" not in line
     assert "weights_only" not in line
     assert not any(Path(name).exists() for name in ("executed", "run", "out.safetensors"))
 
 
 def test_a_checkpoint_of_another_network_names_both(folder, capsys):
     torch.save(torch.load(good(folder), weights_only=True), "other.ckpt")
-    assert main(["fit", "--config", "mine.yaml", "--model.warm_start", "embedded", "--ckpt_path", "other.ckpt"]) == 1
+    assert main(["fit", "--config", "mine.yaml", "--model.warm_start", "embedded", "--ckpt_path", "other.ckpt"]) == 2
     assert "trains a network of widths [8, 12] and depths [1, 1], the configuration one of [64, " in capsys.readouterr().err
 
 
@@ -229,12 +237,12 @@ def good(folder: Path) -> str:
 def test_export_replaces_nothing_unasked(folder, capsys):
     checkpoint = good(folder)
     Path("mine.safetensors").write_bytes(b"precious")
-    assert main(["export", checkpoint, "mine.safetensors"]) == 1
+    assert main(["export", checkpoint, "mine.safetensors"]) == 2
     assert "mine.safetensors exists: name another file, or replace it with --overwrite" in capsys.readouterr().err
     assert Path("mine.safetensors").read_bytes() == b"precious"
     assert main(["export", checkpoint, "mine.safetensors", "--overwrite"]) == 0
     assert load("mine.safetensors").widths == (8, 12)
-    assert main(["export", checkpoint, "photos"]) == 1
+    assert main(["export", checkpoint, "photos"]) == 2
     assert "photos is a folder: name the file to write" in capsys.readouterr().err
     assert main(["export", checkpoint, "nowhere/mine.safetensors"]) == 1
     assert "Could not write nowhere/mine.safetensors (No such file or directory)" in capsys.readouterr().err
@@ -245,7 +253,7 @@ def test_export_takes_no_older_checkpoint_for_the_last(folder, capsys):
     newer = checkpoint.with_name("last-v1.ckpt")
     newer.write_bytes(checkpoint.read_bytes())
     os.utime(checkpoint, (1, 1))
-    assert main(["export", str(checkpoint), "out.safetensors"]) == 1
+    assert main(["export", str(checkpoint), "out.safetensors"]) == 2
     assert "last.ckpt is older than last-v1.ckpt beside it" in capsys.readouterr().err
     assert main(["export", str(newer), "out.safetensors"]) == 0
 

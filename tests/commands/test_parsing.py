@@ -26,10 +26,10 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["DPS", "PiGDM", "DDRM", "REDDiff", "ConjugateMoments"])
+@pytest.mark.parametrize("name", ["DPS", "PiGDM", "DDRM", "REDDiff", "Conjugate"])
 @pytest.mark.parametrize("way", ["option", "class_path", "braces", "stack", "file"])
 def test_a_sampler_that_takes_anothers_place_has_its_own_settings(way, name, here, capsys):
-    """sr.yaml gives Conjugate 5 steps, guidance, t_start and schedule: names that others have too."""
+    """sr.yaml gives ConjugateMoments 5 steps, guidance, t_start and timesteps: names that others have too."""
     (here / "other.yaml").write_text(f"model: {{sampler: {{class_path: {name}}}}}")
     (here / "sampler.yaml").write_text(f"class_path: {name}")
     arguments = {
@@ -58,11 +58,15 @@ def test_what_is_set_in_the_same_breath_holds(arguments, here, capsys):
 
 def test_the_same_class_by_any_of_its_names_keeps_its_settings(here, capsys):
     (here / "more.yaml").write_text(
-        "model: {sampler: {class_path: cclight.samplers.conjugate.Conjugate, init_args: {order: 2}}}"
+        "model: {sampler: {class_path: cclight.samplers.moments.ConjugateMoments, init_args: {steps: 7}}}"
     )
-    for arguments in (["--model.sampler", "Conjugate"], ["--model.sampler", "cclight.Conjugate"], ["--config", "more.yaml"]):
+    for arguments in (
+        ["--model.sampler", "ConjugateMoments"],
+        ["--model.sampler", "cclight.ConjugateMoments"],
+        ["--config", "more.yaml"],
+    ):
         settings = parsed([*SR, *arguments], capsys)["model"]["sampler"]["init_args"]
-        assert (settings["guidance"], settings["t_start"]) == (2.8, 0.8)
+        assert (settings["guidance"], settings["t_start"]) == (2.5, 0.7)
 
 
 def test_operators_priors_sources_and_their_parts_start_anew_too(here, capsys):
@@ -147,7 +151,7 @@ def test_every_setting_of_every_class_has_a_type_that_is_checked(name):
     assert [parameter.name for parameter in parameters if isinstance(parameter.annotation, str)] == []
 
 
-@pytest.mark.parametrize("setting", ["steps", "guidance", "schedule"])
+@pytest.mark.parametrize("setting", ["steps", "guidance", "timesteps"])
 def test_a_setting_of_another_type_is_refused(setting, here, capsys):
     assert main([*SR, f"--model.sampler.{setting}", "abc"]) == 2
     assert f'Parser key "model.sampler.{setting}": Expected a ' in capsys.readouterr().err

@@ -14,7 +14,7 @@ from PIL import Image
 
 from cclight.data.datamodule import RestorationDataModule
 from cclight.data.noise import generator
-from cclight.data.sources import Entry, ImageFolder, Source, Values
+from cclight.data.sources import Entry, ImageFolder, SamplePhotographs, Source, Values
 from cclight.data.units import Units
 from cclight.operators.base import LinearOperator
 from cclight.operators.pixelwise import AveragePooling, Colorization, Denoising
@@ -118,6 +118,11 @@ def test_native_sizes_share_no_batch(tmp_path):
 
 
 # Measurements that the user brings
+
+
+def test_the_sample_photographs_are_no_measurements():
+    with pytest.raises(ValueError, match=r"SamplePhotographs are clean: give a source of your own.*--data.source ImageFolder"):
+        module(SamplePhotographs(), measurements=True)
 
 
 def test_measurements_alone(folder):

@@ -51,6 +51,17 @@ def test_every_dtype_sees_the_same_numbers():
     assert torch.equal(single.bfloat16(), half)
 
 
+def test_complex_noise_has_half_its_variance_in_each_part():
+    noise = standard_normal((2**16,), [generator(0, 0, "measurement")], torch.complex64)
+    assert noise.dtype == torch.complex64
+    parts = torch.view_as_real(noise[0])
+    assert (noise.abs().square().mean() - 1).abs() < 0.02
+    assert (parts.square().mean(0) - 0.5).abs().max() < 0.01
+    assert torch.corrcoef(parts.T)[0, 1].abs() < 0.02
+    double = standard_normal((2**16,), [generator(0, 0, "measurement")], torch.complex128)
+    torch.testing.assert_close(double.to(noise.dtype), noise)
+
+
 def test_the_global_generator_is_left_alone():
     before = torch.get_rng_state()
     standard_normal((4,), [generator(0, 0, "sampler")])

@@ -1,5 +1,6 @@
 import math
 import pickle
+import urllib.request
 
 import numpy as np
 import pytest
@@ -259,6 +260,17 @@ class TestInceptionWeights:
         for summary in measured.compute(one, one):
             assert f"could not be loaded from {cached}" in summary.unavailable
             assert "save https://github.com/toshas/torch-fidelity" in summary.unavailable
+
+    def test_an_address_that_cannot_be_reached_is_named_once(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+        for name in ("http_proxy", "https_proxy"):
+            monkeypatch.setenv(name, "http://127.0.0.1:9")
+        monkeypatch.setenv("no_proxy", "")
+        monkeypatch.setattr(urllib.request, "_opener", None)  # urllib keeps the proxies of its first call
+        with pytest.raises(Unavailable) as error:
+            Inception().load()
+        assert str(error.value).count("https://") == 1
+        assert "or save the file by hand as" in str(error.value)
 
     @pytest.mark.slow
     def test_weights_full_of_nan_are_refused(self, tmp_path):

@@ -254,3 +254,7 @@ def test_one_line():
     assert one_line(ValueError("a\n  b")) == "a b"
     assert one_line(ValueError()) == "ValueError"
     assert len(one_line(ValueError("x" * 1000))) == 160
+    words = one_line(ValueError("word " * 100))
+    assert words.endswith("word...")
+    assert 150 < len(words) <= 160
+    assert one_line(ValueError(f"{'word ' * 20}ends. {'more ' * 20}")) == f"{'word ' * 20}ends."

@@ -1,6 +1,8 @@
 import torch
 
-from cclight.operators.conjugate_gradients import least_squares
+from cclight.operators import conjugate_gradients
+from cclight.operators.conjugate_gradients import ASK_EVERY, least_squares
+from tests.samplers.test_host_reads import HostReads
 
 
 def problem(rows=12, columns=18, rank=9, seed=0):
@@ -60,3 +62,15 @@ def test_a_nan_stays_with_its_image():
     solution = solve(matrix, y, max_iterations=20)
     assert solution.x[1].isnan().all()
     torch.testing.assert_close(solution.x[::2], clean.x[::2])
+
+
+def test_asking_seldom_changes_nothing_but_the_number_of_questions(monkeypatch):
+    matrix, y = problem()
+    exact = solve(matrix, y)
+    monkeypatch.setattr(conjugate_gradients, "_patience", lambda device: ASK_EVERY)
+    with HostReads() as reads:
+        seldom = solve(matrix, y)
+    assert torch.equal(seldom.x, exact.x)
+    assert torch.equal(seldom.residual, exact.residual)
+    assert seldom.iterations == -(-exact.iterations // ASK_EVERY) * ASK_EVERY
+    assert reads.count == seldom.iterations // ASK_EVERY + 1

@@ -45,6 +45,7 @@ def finish(run, *indices):
     for index in indices:
         run.write_image("restored", index, f"photo{index}", torch.zeros(3, 4, 4))
     run.append({"index": index, "name": f"photo{index}", "psnr": 20.0 + index} for index in indices)
+    run.flush()
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from PIL import Image
 
 from cclight.errors import RunError
 from cclight.runs.folder import RunFolder
+from cclight.runs.records import read_lines
 from tests.runs.conftest import CONFIG, finish, python, reopened
 
 
@@ -51,9 +52,10 @@ class TestWriting:
         run = RunFolder("sr", root=str(tmp_path))
         run.open("a: 1")  # at once: the killed process holds no lock
         assert not list(run.path.rglob("*.tmp"))
-        done = run.finished()
         pictures = sorted((run.path / "restored").iterdir())
-        assert 0 < len(done) <= len(pictures) <= len(done) + 1
+        done = {run.file("restored", r["index"], "x") for r in read_lines(run.path / "records" / "00000.jsonl")}
+        assert done  # records come beside the work, and never before their pictures
+        assert done <= set(pictures)
         for path in pictures:
             with Image.open(path) as picture:
                 picture.load()
@@ -135,11 +137,13 @@ class TestRecords:
 
     def test_without_any_pictures_the_record_is_enough(self, run):
         run.append([{"index": 4, "name": "a"}])
+        run.flush()
         assert list(run.finished()) == [4]
 
     def test_a_failed_image_is_finished(self, run):
         run.make("restored")
         run.append([{"index": 4, "name": "a", "failed": "NaN"}])
+        run.flush()
         assert list(run.finished()) == [4]
 
     @pytest.mark.parametrize(
@@ -187,6 +191,7 @@ class TestRecords:
             try:
                 for index in range(100):
                     run.append([{"index": index, "name": "x" * 50}])
+                    run.flush()
             except RunError as error:
                 print(index, error)
             run.close()
@@ -253,6 +258,7 @@ class TestClaim:
     def test_overwrite_deletes_what_the_run_wrote_and_nothing_else(self, run):
         finish(run, 0)
         run.write_image("clean", 0, "photo0", torch.zeros(3, 4, 4))
+        run.flush()
         (run.path / "metrics.json").write_text("{}")
         mine = ["my notes.txt", "clean/wedding.png", "restored/.hidden.tmp", "records/list.txt"]
         for name in mine:
@@ -330,6 +336,7 @@ class TestClaim:
     def test_what_does_not_fit_is_forgotten_with_its_pictures(self, run):
         finish(run, 0, 1, 2)
         run.write_image("clean", 3, "stale", torch.zeros(3, 4, 4))
+        run.flush()
         (run.path / "clean" / "mine.png").write_text("keep")
         run.keep({0, 2})
         assert list(run.finished()) == [0, 2]

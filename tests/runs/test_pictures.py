@@ -108,7 +108,9 @@ def test_rounds_to_the_nearest_level():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_what_is_read_is_what_was_written(run, channels):
     image = torch.randint(0, 256, (channels, 5, 7), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    assert torch.equal(read_png(run.write_image("clean", 3, "a", image)), image)
+    path = run.write_image("clean", 3, "a", image)
+    run.flush()
+    assert torch.equal(read_png(path), image)
 
 
 def test_other_channels_lie_side_by_side(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cclight import BicubicDownsampling, Conjugate, GuidedODE, Quantization
+from cclight import BicubicDownsampling, Conjugate, GuidedODE, Quantization, SmallPrior
 from tests.samplers.baselines import PATHS, assert_images_do_not_meet, small_mixture
 from tests.samplers.golden import relative
 from tests.samplers.test_conjugate import BICUBIC, SETTINGS, guided_ode, problem, smooth_mixture
@@ -60,3 +60,15 @@ def test_parts_show_the_way_and_nonlinear_operators_run():
 def test_bad_settings_are_named(arguments):
     with pytest.raises(ValueError, match=next(iter(arguments))):
         GuidedODE(**arguments)
+
+
+@pytest.mark.parametrize("tolerance", [0.0, 1e-30, float("nan"), 2.0, float("inf")])
+def test_a_tolerance_that_no_solver_reaches_is_refused(tolerance):
+    with pytest.raises(ValueError, match=r"tolerance (is a number from 1e-12 to 1|of GuidedODE is a finite number), got"):
+        GuidedODE(tolerance=tolerance)
+
+
+def test_a_tolerance_finer_than_the_images_is_refused():
+    y = torch.zeros(1, 3, 8, 8)
+    with pytest.raises(ValueError, match="tolerance 1e-09 is finer than images of float32 are: give 6e-08 or more"):
+        GuidedODE(tolerance=1e-9).sample(SmallPrior(), BicubicDownsampling(2), y)

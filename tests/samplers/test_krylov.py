@@ -174,31 +174,6 @@ def test_images_do_not_meet(sampler, operator):
     assert_images_do_not_meet(sampler, operator, 0.1)
 
 
-@pytest.mark.parametrize("sampler", [Conjugate(3), ConjugateMoments(3), PiGDM(3), DiffPIR(3)])
-def test_complex_measurements_are_those_of_their_real_and_imaginary_parts(sampler):
-    class Fourier(LinearOperator):
-        tolerance = 1e-12
-
-        def forward(self, x):
-            return torch.fft.rfft2(x, norm="ortho")[..., :3]
-
-        def image_shape(self, measurement_shape):
-            return (*measurement_shape[:2], 8)
-
-    class Parts(Fourier):
-        def forward(self, x):
-            return torch.view_as_real(super().forward(x))
-
-    prior = smooth_mixture(VPPath(), Epsilon())
-    x = prior.sample(2, torch.Generator().manual_seed(1))
-    one, other = (
-        sampler.sample(prior, operator, operator(x), normal(2, 1, 8, 8), noise_std=0.1).image
-        for operator in (Fourier(), Parts())
-    )
-    assert one.dtype == torch.float64
-    torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
-
-
 def test_what_is_not_reached_is_said_once():
     operator = MotionBlur(FixedKernel(torch.ones(15, 15)))
     case = problem(operator, 0.005, (1, 32, 32), torch.float64)

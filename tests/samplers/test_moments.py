@@ -87,6 +87,28 @@ def test_one_network_call_and_one_vjp_a_step(path, parameterization, noise_std):
     assert not result.image.requires_grad
 
 
+@pytest.mark.parametrize("noise_std", [0.0, 0.1])
+def test_guidance_weighs_what_the_measured_part_says_of_the_rest(noise_std):
+    """Without it one step is that of an estimate replaced in the range; the state is affine in the weight."""
+    prior, operator = small_mixture(VPPath()), Inpainting(Box(2))
+    y, noise = problem(prior, operator)
+    images = [
+        ConjugateMoments(1, guidance=weight).sample(prior, operator, y, noise, noise_std=noise_std).image
+        for weight in (0.0, 1.0, 2.0, 3.0)
+    ]
+    torch.testing.assert_close(images[3] - images[2], images[1] - images[0], rtol=1e-9, atol=1e-12)
+    assert (images[1] - images[0]).abs().max() > 1e-3
+    path, unit = prior.path, torch.tensor(0.1, dtype=torch.float64)
+    (t, end) = path.time(unit), path.time(torch.tensor(path.last_progress, dtype=torch.float64))
+    seen = operator(torch.ones_like(noise))
+    x = path.alpha(t) * operator.first_guess(y if noise_std == 0 else y / (1 + (noise_std / 0.5) ** 2)) + path.sigma(t) * noise
+    estimate = prior.denoise(x, t.expand(len(x)))
+    variance = path.sigma(t) ** 2 / (path.sigma(t) ** 2 + path.alpha(t) ** 2)
+    replaced = estimate + variance / (variance + noise_std**2) * seen * (y - estimate)
+    expected = path.alpha(end) * replaced + path.sigma(end) * (x - path.alpha(t) * replaced) / path.sigma(t)
+    torch.testing.assert_close(images[0], expected, rtol=1e-9, atol=1e-9)
+
+
 def test_float32_agrees_with_float64():
     prior, operator = smooth_mixture(*SETTINGS[0]), BicubicDownsampling(4)
     y, noise = problem(prior, operator)
@@ -117,6 +139,8 @@ def test_images_do_not_meet():
 def test_what_it_cannot_do_is_refused():
     with pytest.raises(ValueError, match="t_start is above 0"):
         ConjugateMoments(t_start=0.0)
+    with pytest.raises(ValueError, match="guidance is a weight >= 0, got -1"):
+        ConjugateMoments(guidance=-1.0)
     prior = small_mixture(PATHS[0])
     with pytest.raises(TypeError, match="ConjugateMoments needs a LinearOperator, and Quantization is none"):
         ConjugateMoments().sample(prior, Quantization(4), normal(1, 1, 4, 4), normal(1, 1, 4, 4))

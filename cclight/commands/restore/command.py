@@ -28,12 +28,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cclight.commands.arguments import PlainParser
+from cclight.commands.restore.outputs import TASKS, find_jobs, ready
 from cclight.errors import UsageError, one_line
 
 if TYPE_CHECKING:
     from cclight.commands.restore.model import Model
 
-TASKS = ("sr", "deblur", "inpaint", "colorize", "jpeg")
 # Options that belong to one task.
 _OF_TASK = {
     "factor": "sr",
@@ -126,7 +126,6 @@ def main(arguments: list[str]) -> int:
     options = parser(arguments).parse_args(arguments)
     _check(options)
     from cclight.commands.restore.model import read_model
-    from cclight.commands.restore.outputs import find_jobs, ready
 
     model = read_model(options)
     jobs = find_jobs(options.pictures, _label(options), options.output, options.overwrite)

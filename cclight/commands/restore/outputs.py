@@ -6,8 +6,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from cclight.commands.restore.command import TASKS
 from cclight.errors import UsageError
+
+TASKS = ("sr", "deblur", "inpaint", "colorize", "jpeg")
 
 
 def find_jobs(paths: list[Path], task: str, output: Path | None, overwrite: bool) -> list[tuple[Path, Path]]:
@@ -28,7 +29,8 @@ def find_jobs(paths: list[Path], task: str, output: Path | None, overwrite: bool
             raise UsageError(f"--output {output} is one file for {len(pictures)} pictures: give a folder")
         jobs = [(pictures[0], as_file)]
     else:
-        jobs = [(picture, (output or picture.parent) / f"{picture.stem}_{task}.png") for picture in pictures]
+        names = _names(pictures, apart=output is None)
+        jobs = [(picture, (output or picture.parent) / f"{names[picture]}_{task}.png") for picture in pictures]
     targets = [target for _, target in jobs]
     if twice := [target for target in targets if targets.count(target) > 1]:
         raise UsageError(f"two pictures would both become {twice[0]}: restore them one at a time with --output FILE.png")
@@ -72,7 +74,41 @@ def _file(output: Path) -> Path | None:
 
     if output.suffix.lower() in SUFFIXES:
         raise UsageError(f"--output writes {', '.join(sorted(WRITTEN))}, not {output.suffix}: got {output}")
+    # A folder may well be called results.v2, and hardly result.xyz.
+    if output.suffix[1:].isalpha() and not output.exists():
+        raise UsageError(
+            f"--output writes {', '.join(sorted(WRITTEN))}, not {output.suffix}: got {output} "
+            f"(for a folder of that name, make it)"
+        )
     return None
+
+
+def _names(pictures: list[Path], apart: bool) -> dict[Path, str]:
+    """What each picture's result begins with: its stem; with its ending or its folder too where pictures share it.
+
+    Args:
+        pictures: the pictures.
+        apart: results of different folders go to different folders.
+    """
+    spellings = (
+        lambda picture: picture.stem,
+        lambda picture: f"{picture.stem}_{picture.suffix[1:]}",
+        lambda picture: f"{picture.parent.name}_{picture.stem}",
+        lambda picture: f"{picture.parent.name}_{picture.stem}_{picture.suffix[1:]}",
+    )
+
+    def place(picture: Path) -> tuple[Path | None, str]:
+        return (picture.parent if apart else None, picture.stem.lower())
+
+    groups: dict[tuple[Path | None, str], list[Path]] = {}
+    for picture in pictures:
+        groups.setdefault(place(picture), []).append(picture)
+    names: dict[Path, str] = {}
+    for group in groups.values():
+        # Disks that do not tell upper from lower case would take two such for one.
+        spelt = next((s for s in spellings if len({s(picture).lower() for picture in group}) == len(group)), spellings[0])
+        names |= {picture: spelt(picture) for picture in group}
+    return names
 
 
 def _pictures(paths: list[Path]) -> list[Path]:
@@ -98,7 +134,7 @@ def _pictures(paths: list[Path]) -> list[Path]:
 
 def _without_results(pictures: list[Path], endings: set[str]) -> list[Path]:
     """What earlier calls have made of other pictures here is none to restore."""
-    known = {(picture.parent, picture.stem) for picture in pictures}
+    known = {(p.parent, name) for p in pictures for name in (p.stem, f"{p.stem}_{p.suffix[1:]}")}
 
     def made(picture: Path) -> bool:
         stem, _, ending = picture.stem.rpartition("_")

@@ -1,6 +1,6 @@
 """`cclight tune`: search the settings of a sampler, or of anything else that a configuration names.
 
-    cclight tune --config configs/sr.yaml --search configs/search/conjugate.yaml --data.limit 12
+    cclight tune --config configs/sr.yaml --search configs/search/moments.yaml --data.limit 12
 
 What follows `--search` and the options below are arguments of `cclight predict`. Each trial restores as that does, in this
 process and in memory: no pictures are written, and the prior is loaded once. Start the command several times, one for each
@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
         "cclight tune",
         description="Search settings. All other arguments are those of `cclight predict`, --config among them.",
     )
-    parser.add_argument("--search", required=True, metavar="YAML", help="what to search, as configs/search/conjugate.yaml")
+    parser.add_argument("--search", required=True, metavar="YAML", help="what to search, as configs/search/moments.yaml")
     parser.add_argument("--trials", type=int, help="how many trials in all, instead of the search's number")
     parser.add_argument("--output", metavar="DIR", help="where results go (default: runs/tune/<config>-<search>)")
     parser.add_argument("--study", metavar="FILE", help="SQLite, or a journal when it ends in .log (default: study.db in DIR)")

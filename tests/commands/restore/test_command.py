@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from skimage import data
 
 from cclight.commands.restore.command import parser
+from cclight.commands.restore.outputs import find_jobs
 from cclight.commands.restore.tasks import measure
 from cclight.data.decoding import read_picture
 from cclight.runs.pictures import encode_picture
@@ -114,6 +115,39 @@ def test_results_are_no_pictures_to_restore(pictures):
     assert {path.name for path in album.iterdir()} - names == {"small_deblur.png", "photo_deblur.png"}
     alone = restore(pictures, "album/small_sr.png", "--task", "sr", "--factor", "2", "--output", "named.png")
     assert alone.returncode == 0, alone.stderr
+
+
+def test_pictures_of_one_stem_keep_apart(pictures):
+    album = pictures / "album"
+    album.mkdir()
+    for name in ("a.png", "A.jpg", "b.png"):
+        Image.open(pictures / "small.png").save(album / name)
+    result = restore(pictures, "album", "--task", "sr", "--factor", "2")
+    assert result.returncode == 0, result.stderr
+    made = {path.name for path in album.iterdir()} - {"a.png", "A.jpg", "b.png"}
+    assert made == {"a_png_sr.png", "A_jpg_sr.png", "b_sr.png"}
+    again = restore(pictures, "album", "--task", "sr", "--factor", "2")
+    assert again.returncode == 0, again.stderr
+    assert "as results of earlier calls" in again.stderr
+    assert again.stdout.count("is there already") == 3
+
+
+def test_pictures_of_one_name_in_two_folders_keep_apart(tmp_path):
+    paths = [tmp_path / folder / name for folder in "xy" for name in ("a.png", "a.jpg")] + [tmp_path / "x" / "b.png"]
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    out = tmp_path / "out"
+    together = find_jobs(paths, "sr", out, False)
+    assert [target.name for _, target in together] == [
+        *(f"{folder}_a_{ending}_sr.png" for folder in "xy" for ending in ("png", "jpg")),
+        "b_sr.png",
+    ]
+    apart = find_jobs(paths, "sr", None, False)
+    assert [target.relative_to(tmp_path).as_posix() for _, target in apart] == [
+        *(f"{folder}/a_{ending}_sr.png" for folder in "xy" for ending in ("png", "jpg")),
+        "x/b_sr.png",
+    ]
 
 
 @pytest.mark.parametrize("output", ["out.jpg", "out.TIF", "out.webp"])
@@ -263,6 +297,7 @@ def test_ctrl_c(pictures):
         (["small.png", "--task", "deblur", "--kernel", "mask.png"], "mask.png"),
         (["small.png", "--task", "inpaint", "--mask", "no.png"], "there is no file no.png"),
         (["small.png", "--task", "sr", "--output", "out.gif"], "--output writes .jpeg"),
+        (["small.png", "--task", "sr", "--output", "big.xyz"], ".webp, not .xyz: got big.xyz (for a folder of that name, make"),
         (["small.png", "grey.png", "--task", "sr", "--output", "out.png"], "is one file for 2 pictures"),
         (["small.png", "--task", "sr", "--output", "small.png", "--overwrite"], "would replace the picture small.png"),
         (["small.png", "--task", "sr", "--output", "mask.png/out"], "takes no files"),

@@ -123,7 +123,7 @@ def test_a_restoration_that_strays_from_the_picture_is_not_returned(folder):
         (["--operator", "AveragePooling"], "model.sampler is missing"),
         (["--task", "sr", "--operator", "AveragePooling"], "--task and --operator are two ways"),
         (["--task", "sr", "--model.sampler", "DPSS"], "there is no DPSS: did you mean DPS?"),
-        (["--task", "sr", "--model.sampler.stepz", "3"], "'stepz' is not accepted: did you mean steps"),
+        (["--task", "sr", "--model.sampler.stepz", "3"], "model.sampler.stepz is no setting of Conjugate: did you mean steps"),
         (["--task", "sr", "--steps", "3", "--model.sampler.steps", "4"], "--steps and --model.sampler.steps are two ways"),
         (["--task", "sr", "--prior", "x", "--model.prior", "ADM"], "--prior and --model.prior are two ways"),
         (["--task", "sr", "--model.smapler", "DPS"], "did you mean --model.sampler"),
