@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; a test keeps it the sam
     from cclight.operators.codec import CodecCompression as CodecCompression
     from cclight.operators.compose import Compose as Compose
     from cclight.operators.compose import LinearCompose as LinearCompose
+    from cclight.operators.external import DeepinvNonlinear as DeepinvNonlinear
     from cclight.operators.external import DeepinvPhysics as DeepinvPhysics
     from cclight.operators.fourier import CartesianLines as CartesianLines
     from cclight.operators.fourier import FourierSampling as FourierSampling
@@ -55,6 +56,8 @@ if TYPE_CHECKING:  # what editors and type checkers see; a test keeps it the sam
     from cclight.operators.nonlinear import NonlinearBlur as NonlinearBlur
     from cclight.operators.nonlinear import PhaseRetrieval as PhaseRetrieval
     from cclight.operators.nonlinear import Quantization as Quantization
+    from cclight.operators.own import OwnKernel as OwnKernel
+    from cclight.operators.own import OwnMask as OwnMask
     from cclight.operators.pixelwise import AveragePooling as AveragePooling
     from cclight.operators.pixelwise import Colorization as Colorization
     from cclight.operators.pixelwise import Denoising as Denoising
@@ -153,6 +156,7 @@ _ROOMS = {
     "operators.masks": ("Inpainting", "Mask", "Box", "RandomPixels", "FreeForm", "MaskFile", "MaskFolder"),
     "operators.circular": ("CircularBlur",),
     "operators.fourier": ("CartesianLines", "FourierSampling", "MultiCoil"),
+    "operators.own": ("OwnKernel", "OwnMask"),
     "operators.tomography": ("Tomography",),
     "operators.iterative": ("MotionBlur", "RandomProjection"),
     "operators.kernels": ("Kernel", "LineKernel", "ShakeKernel", "KernelFile"),
@@ -160,7 +164,7 @@ _ROOMS = {
     "operators.nonlinear": ("Quantization", "HDR", "PhaseRetrieval", "NonlinearBlur"),
     "operators.codec": ("CodecCompression",),
     "operators.compose": ("Compose", "LinearCompose"),
-    "operators.external": ("DeepinvPhysics",),
+    "operators.external": ("DeepinvNonlinear", "DeepinvPhysics"),
     "operators.latent": ("LatentDecoding",),
     "operators.whitened": ("Whitened",),
     "problem": ("Problem", "Restoration"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from cclight.data.datamodule import Batch
 from cclight.data.fitting import Fitted, OutOfMemory
+from cclight.data.noise_map import NoiseLike, noise_std_of
 from cclight.operators.base import Operator
 from cclight.priors.base import Prior
 from cclight.samplers.base import Sampler
@@ -47,12 +47,13 @@ class Restorer(pl.LightningModule):
         prior: the denoiser.
         sampler: turns measurements into images with a few calls of the prior.
         operator: the degradation H that made the measurements.
-        noise_std: σ_y, the standard deviation of their noise, in units of [-1, 1] images.
+        noise_std: σ_y, the standard deviation of their noise, in units of [-1, 1] images; an .npy file gives each measured
+            number its own.
         compile: compile the prior with `torch.compile`, which pays off for many images.
         channels_last: keep the prior's weights in the channels-last memory format, faster on GPUs with half precision.
 
     Raises:
-        ValueError: for a noise_std that is no standard deviation.
+        FileNotFoundError, ValueError: for a noise_std that is no standard deviation and no file of such.
     """
 
     def __init__(
@@ -60,17 +61,15 @@ class Restorer(pl.LightningModule):
         prior: Prior,
         sampler: Sampler,
         operator: Operator,
-        noise_std: float = 0.0,
+        noise_std: NoiseLike = 0.0,
         compile: bool = False,
         channels_last: bool = False,
     ) -> None:
         super().__init__()
-        if not 0 <= noise_std < math.inf:  # NaN is neither
-            raise ValueError(f"noise_std is a standard deviation, got {noise_std}: give a number >= 0.")
         self.prior = prior.eval().requires_grad_(False)
         self.sampler = sampler
         self.operator = operator
-        self.noise_std = noise_std
+        self.noise_std = noise_std_of(noise_std)
         if channels_last:
             self.prior.to(memory_format=torch.channels_last)
         if compile:

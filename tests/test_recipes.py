@@ -16,10 +16,12 @@ def test_a_recipe_is_what_the_configuration_says(name):
     assert noise_std >= 0
 
 
-def test_that_of_scanners_sees_grey_images():
+def test_those_of_scanners_see_grey_images():
     operator, prior, sampler, noise_std = cclight.recipe("mri")
     y = operator(torch.rand(1, 1, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1)
     assert sampler.sample(prior, operator, y, noise_std=noise_std).image.shape == (1, 1, 32, 32)
+    operator, prior, *_ = cclight.recipe("ct")
+    assert (operator.image_shape((1, 60, operator.detectors)), len(operator.angles), prior.channels) == ((1, 128, 128), 60, 1)
 
 
 def test_it_restores_without_another_word():

@@ -44,6 +44,8 @@ TASKS: dict[str, dict] = {
     "Colorization": {},
     "Denoising": {},
     "MotionBlur": {},
+    "FourierSampling": {},
+    "Tomography": {"side": 32, "angles": 12},
     "JPEG": {"quality": 20},
     "Quantization": {"bits": 3},
     "HDR": {},

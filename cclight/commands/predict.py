@@ -49,7 +49,12 @@ class PredictCLI(_CLI):
         parser.add_subclass_arguments(
             Operator, "operator", required=True, help="The degradation H: what was done to the clean images."
         )
-        parser.add_argument("--noise_std", type=float, default=0.0, help="σ_y of the measurement's noise, images in [-1, 1].")
+        parser.add_argument(
+            "--noise_std",
+            type=float | str,
+            default=0.0,
+            help="σ_y of the measurement's noise, images in [-1, 1]; or an .npy file with one for each number of it.",
+        )
         parser.add_argument("--run.name", type=str | None, default=None, help="The run's name; None takes the file's.")
         parser.add_class_arguments(RunFolder, "run", skip={"name"})
         parser.add_argument("--images.grid", type=int, default=8, help="How many images grid.png shows; 0 makes none.")

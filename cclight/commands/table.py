@@ -171,7 +171,7 @@ def _row(run: Run, part: dict[str, Any], differing: dict[str, set[str]]) -> Row:
 
     data = " ".join([re.split(r"[\\/]", where.rstrip("\\/"))[-1], *(text for text in extra("data") if where not in text)])
     noise = part["task"]["σ_y"]
-    task = part["task"][""] + ("" if float(noise) == 0 else f" σ_y={noise}")
+    task = part["task"][""] + ("" if noise == "0" else f" σ_y={noise}")
     method = " ".join([part["name"], *extra("sampler"), *extra("prior"), *extra("files"), *extra("other")])
     nfe = part["nfe"]
     photographs = frozenset(_photographs(run)) or run.measured

@@ -12,7 +12,6 @@ Lightning calls none of its predict hooks.
 from __future__ import annotations
 
 import itertools
-import math
 import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -25,11 +24,13 @@ from torch import Tensor
 from cclight.data.fitting import Fitted, fit
 from cclight.data.loader import Decoded, Loader, Notice, Share
 from cclight.data.noise import generator, standard_normal
+from cclight.data.noise_map import NoiseLike, noise_std_of
 from cclight.data.preprocessing import Preprocessing
 from cclight.data.sources import Form, SamplePhotographs, Source
 from cclight.data.units import Units
 from cclight.operators.base import Operator
 from cclight.operators.masks import Inpainting, MaskFile
+from cclight.operators.whitened import check_shape
 from cclight.priors.base import Prior
 
 
@@ -87,7 +88,8 @@ class RestorationDataModule(pl.LightningDataModule):
     Args:
         source: where the photographs come from.
         operator: the degradation H.
-        noise_std: σ_y, the standard deviation of the measurement's noise, in units of [-1, 1] images.
+        noise_std: σ_y, the standard deviation of the measurement's noise, in units of [-1, 1] images; an .npy file that
+            broadcasts to a measurement gives each of its numbers its own.
         image_size: height and width of the clean images, one number or both; None keeps each at its own size. Measurements that
             are given (see `measurements`) keep theirs, whatever it is: they are continued at their borders, results cut back.
         resize: scale the shorter side to image_size before cutting the centre out; false only cuts.
@@ -113,7 +115,7 @@ class RestorationDataModule(pl.LightningDataModule):
         self,
         source: Source,
         operator: Operator,
-        noise_std: float = 0.0,
+        noise_std: NoiseLike = 0.0,
         image_size: int | tuple[int, int] | None = 256,
         resize: bool = True,
         multiple: int = 1,
@@ -136,8 +138,6 @@ class RestorationDataModule(pl.LightningDataModule):
         for name, value in smallest.items():
             if value < 1:
                 raise ValueError(f"{name} must be 1 or more, got {value}.")
-        if not 0 <= noise_std < math.inf:  # NaN is neither
-            raise ValueError(f"noise_std is a standard deviation, got {noise_std}: give a number >= 0.")
         if measurements and isinstance(source, SamplePhotographs):
             raise ValueError(
                 "measurements are pictures that the operator has made, and SamplePhotographs are clean: give a source of your "
@@ -145,7 +145,7 @@ class RestorationDataModule(pl.LightningDataModule):
             )
         self.source = source
         self.operator = operator
-        self.noise_std = noise_std
+        self.noise_std = noise_std_of(noise_std)
         as_it_is = measurements or source.units is not None
         self.preprocessing = Preprocessing(None if as_it_is else size, resize, multiple, channels, opaque=measurements)
         self.batch_size = batch_size
@@ -291,9 +291,13 @@ class RestorationDataModule(pl.LightningDataModule):
         y = images if clean is None else operator(clean)
         if clean is None and units is not None:
             y = units.measurement(y, operator)
-        if clean is not None and self.noise_std > 0:
+        std = self.noise_std
+        if isinstance(std, Tensor):
+            check_shape(std, y)
+            std = std.to(y.device, y.real.dtype)
+        if clean is not None and (isinstance(std, Tensor) or std > 0):
             n = standard_normal(tuple(y.shape[1:]), [generator(self.seed, i, "measurement") for i in index], y.dtype, y.device)
-            y = y + self.noise_std * n
+            y = y + std * n
         shape = self._restored_shape(batch) if clean is None else tuple(clean.shape[1:])
         if isinstance(shape, str):
             raise ValueError(f"{name[0]} (number {index[0]}): {shape}.")

@@ -80,7 +80,7 @@ class Fitted:
         sampler: Sampler,
         prior: Prior,
         noise: Tensor,
-        noise_std: float,
+        noise_std: float | Tensor,
         generators: Sequence[torch.Generator] | None,
         label: Tensor | None = None,
     ) -> Solved:
@@ -89,6 +89,7 @@ class Fitted:
         Raises:
             OutOfMemory: when the memory is not enough.
         """
+        noise_std = self._on_canvas(noise_std) if isinstance(noise_std, Tensor) else noise_std
         try:
             made = sampler.sample(prior, self.operator, self.y, noise, noise_std=noise_std, generators=generators, label=label)
             finite = made.image.isfinite().flatten(1).all(dim=1).cpu()  # waits for the device
@@ -99,6 +100,16 @@ class Fitted:
             images = f"{len(noise)} images of {size} pixels at once" if len(noise) > 1 else f"an image of {size} pixels"
             raise OutOfMemory(f"out of memory on {noise.device} with {images}") from error
         return Solved(made.image.clamp(-1, 1), finite, made.nfe)
+
+    def _on_canvas(self, noise_std: Tensor) -> Tensor:
+        """The standard deviations of a picture's numbers, those of its border going on beyond it."""
+        if self.inside is None:
+            return noise_std
+        rows, columns = self.inside
+        height, width = self.y.shape[-2:]
+        own = noise_std.expand(self.y.shape[1], rows.stop - rows.start, columns.stop - columns.start)
+        beyond = (columns.start, width - columns.stop, rows.start, height - rows.stop)
+        return pad(own[None], beyond, mode="replicate")
 
     def cut(self, image: Tensor) -> Tensor:
         """The picture, (B, C, h, w), of a restoration on the canvas, (B, C, H, W); known pixels are put back."""
@@ -115,7 +126,7 @@ class Fitted:
 
 
 @torch.no_grad()
-def fit(operator: Operator, y: Tensor, prior: Prior | None, noise_std: float = 0.0) -> Fitted:
+def fit(operator: Operator, y: Tensor, prior: Prior | None, noise_std: float | Tensor = 0.0) -> Fitted:
     """Move measurements onto the smallest canvas that operator and prior can take.
 
     Args:
@@ -127,6 +138,7 @@ def fit(operator: Operator, y: Tensor, prior: Prior | None, noise_std: float = 0
     Raises:
         ValueError: where y is no measurement of the operator, or too large for the prior.
     """
+    noise_std = float(noise_std.mean()) if isinstance(noise_std, Tensor) else noise_std
     scale = _scale(operator, y)
     if scale is None:
         shape = tuple(operator.pinv(y[:1]).shape[1:])

@@ -16,13 +16,13 @@ Reference:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
 from cclight.operators.base import SpectralOperator
-from cclight.operators.kernels import KernelLike, LineKernel, kernel_from
+from cclight.operators.kernels import KernelLike, kernel_from
 from cclight.operators.separable import SMALLEST_SINGULAR_VALUE
 from cclight.operators.tables import Table
 
@@ -36,9 +36,14 @@ class CircularBlur(SpectralOperator):
 
     def __init__(self, kernel: KernelLike | None = None) -> None:
         super().__init__()
-        self.kernel = kernel_from(LineKernel() if kernel is None else kernel)
+        self.drawn = kernel_from(kernel)
+        self.per_image = self.drawn.per_image
+        self.kernel = torch.ones(1, 1) if self.per_image else self.drawn()
         self.reach = self.kernel.shape[0] // 2
         self._transfer = Table(self._transform)
+
+    def of(self, name: str, parameters: Mapping[str, Tensor] | None = None) -> CircularBlur:
+        return CircularBlur(self.drawn.of(name, parameters)) if self.per_image else self
 
     def forward(self, x: Tensor) -> Tensor:
         return self._multiply(x, lambda real, imaginary: torch.complex(real, imaginary))
@@ -74,6 +79,8 @@ class CircularBlur(SpectralOperator):
         return torch.fft.irfft2(torch.fft.rfft2(wide) * factor(real, imaginary), sides).to(x.dtype)
 
     def _transform(self, sides: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        if self.per_image:
+            self.drawn()  # which tells where each has its own
         size = self.kernel.shape[0]
         rows, columns = ((torch.arange(size) - size // 2) % side for side in sides)
         canvas = torch.zeros(sides, dtype=torch.float64)

@@ -32,6 +32,7 @@ from torch import Tensor
 from cclight.errors import one_line
 from cclight.operators.base import LinearOperator, SpectralOperator
 from cclight.operators.masks import FixedMask, Mask, MaskLike
+from cclight.operators.own import own_array
 from cclight.operators.tables import Table
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class FourierSampling(SpectralOperator):
         self._measured = Table(self._draw)
 
     def of(self, name: str, parameters: Mapping[str, Tensor] | None = None) -> FourierSampling:
-        return FourierSampling(self.mask.of(name), self.complex_images) if self.per_image else self
+        return FourierSampling(self.mask.of(name, parameters), self.complex_images) if self.per_image else self
 
     def image_shape(self, measurement_shape: tuple[int, ...]) -> tuple[int, ...]:
         return (2, *measurement_shape[1:]) if self.complex_images else measurement_shape
@@ -165,7 +166,8 @@ class MultiCoil(LinearOperator):
     """Fourier sampling through several receiver coils: complex images (B, 2, H, W) become complex y, (B, coils, H, W).
 
     Args:
-        maps: the coils' sensitivities S_c, complex (coils, H, W): an .npy file, a tensor or an array.
+        maps: the coils' sensitivities S_c, complex (coils, H, W): an .npy file, a tensor or an array; None takes
+            those that lie beside each image in its array file, as maps.
         mask: which frequencies are measured, 0 in the middle; a `Mask` or what `FixedMask` takes; None is `CartesianLines()`.
         tolerance: conjugate gradients are done with an image at ||Hᵀ (y - H x)|| <= tolerance · ||Hᵀ y||.
         max_iterations: where they stop at the latest, with a warning.
@@ -176,18 +178,22 @@ class MultiCoil(LinearOperator):
     """
 
     def __init__(
-        self, maps: MapsLike, mask: MaskLike | None = None, tolerance: float = 1e-4, max_iterations: int = 200
+        self, maps: MapsLike | None = None, mask: MaskLike | None = None, tolerance: float = 1e-4, max_iterations: int = 200
     ) -> None:
         super().__init__()
-        self.maps = _maps(maps)
+        self._own_maps = maps is None
+        self.maps = torch.empty(0, 0, 0) if maps is None else _maps(maps)
         self.mask = _mask(mask)
-        self.per_image = self.mask.per_image
+        self.per_image = self.mask.per_image or self._own_maps
         self.tolerance = tolerance
         self.max_iterations = max_iterations
         self._tables = Table(self._draw)
 
     def of(self, name: str, parameters: Mapping[str, Tensor] | None = None) -> MultiCoil:
-        return MultiCoil(self.maps, self.mask.of(name), self.tolerance, self.max_iterations) if self.per_image else self
+        if not self.per_image:
+            return self
+        maps = own_array("maps", name, parameters) if self._own_maps else self.maps
+        return MultiCoil(maps, self.mask.of(name, parameters), self.tolerance, self.max_iterations)
 
     def image_shape(self, measurement_shape: tuple[int, ...]) -> tuple[int, ...]:
         return (2, *measurement_shape[1:])
@@ -203,6 +209,8 @@ class MultiCoil(LinearOperator):
         return _channels((maps.conj() * _from_frequencies(kept * y)).sum(1, keepdim=True))
 
     def check_images(self, shape: tuple[int, ...]) -> None:
+        if self._own_maps:
+            return
         expected = (2, *self.maps.shape[1:])
         if tuple(shape[-3:]) != expected:
             wanted, given = ("×".join(map(str, sides)) for sides in (expected, shape[-3:]))
@@ -218,6 +226,8 @@ class MultiCoil(LinearOperator):
         return torch.complex(real, imaginary), kept
 
     def _draw(self, sides: tuple[int, ...]) -> tuple[Tensor, ...]:
+        if self._own_maps:
+            raise ValueError("Each image has coil maps of its own: of(name, parameters) has the operator of one.")
         return self.maps.real.clone(), self.maps.imag.clone(), self.mask((1, *sides)).double()
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from cclight.operators.base import LinearOperator
-from cclight.operators.kernels import KernelLike, LineKernel, kernel_from
+from cclight.operators.kernels import KernelLike, kernel_from
 from cclight.operators.tables import Table
 
 LARGEST_MATRIX = 2**27  # entries: one gibibyte in float64
@@ -16,6 +17,10 @@ LARGEST_MATRIX = 2**27  # entries: one gibibyte in float64
 
 class MotionBlur(LinearOperator):
     """Convolution of each channel with any kernel, zero beyond the border.
+
+    The border cuts the convolution off, so that no Fourier basis diagonalizes it: noise is taken by Lanczos' method, and a
+    warning says where that falls short, as with wide kernels at little noise. `CircularBlur` is exact for every kernel and
+    noise, and `cclight.data.fitting` continues given measurements so that its border does no harm.
 
     Such blurs hardly pass some frequencies: H⁺ restores them only as far as the tolerance lets it, which keeps it stable.
 
@@ -27,11 +32,16 @@ class MotionBlur(LinearOperator):
 
     def __init__(self, kernel: KernelLike | None = None, tolerance: float = 1e-3, max_iterations: int = 200) -> None:
         super().__init__()
-        self.kernel = kernel_from(LineKernel() if kernel is None else kernel)
+        self.drawn = kernel_from(kernel)
+        self.per_image = self.drawn.per_image
+        self.kernel = torch.ones(1, 1) if self.per_image else self.drawn()
         self.reach = self.kernel.shape[0] // 2
         self.tolerance = tolerance
         self.max_iterations = max_iterations
         self._spectrum = Table(self._transform)
+
+    def of(self, name: str, parameters: Mapping[str, Tensor] | None = None) -> MotionBlur:
+        return MotionBlur(self.drawn.of(name, parameters), self.tolerance, self.max_iterations) if self.per_image else self
 
     def forward(self, x: Tensor) -> Tensor:
         return self._filter(x, conjugate=False)
@@ -55,6 +65,8 @@ class MotionBlur(LinearOperator):
 
     def _transform(self, sides: tuple[int, int]) -> tuple[Tensor, Tensor]:
         padded = self._padded(*sides)
+        if self.per_image:
+            self.drawn()  # which tells where each has its own
         size = self.kernel.shape[0]
         # Of a kernel wider than the image, taps wrap around onto others that reach no pixel either.
         rows = (torch.arange(size) - size // 2) % padded[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,7 +20,17 @@ LARGEST = 1000  # pixels that a movement may reach: memory and time grow with th
 
 
 class Kernel(ABC):
-    """A blur kernel. To add one, subclass and write `__call__`."""
+    """A blur kernel. To add one, subclass and write `__call__`.
+
+    Attributes:
+        per_image: whether each image has a kernel of its own, which `of` gives.
+    """
+
+    per_image: bool = False
+
+    def of(self, name: str, parameters: Mapping[str, Tensor] | None = None) -> Kernel:
+        """The kernel of the image of this name, which may bring it along; here the same for all."""
+        return self
 
     @abstractmethod
     def __call__(self) -> Tensor:
@@ -137,9 +148,9 @@ class KernelFile(FixedKernel):
         return f"The blur kernel {self.path}"
 
 
-def kernel_from(kernel: KernelLike) -> Tensor:
-    """A kernel's values, drawn by a `Kernel` or given as `FixedKernel` takes them."""
-    return (kernel if isinstance(kernel, Kernel) else FixedKernel(kernel))()
+def kernel_from(kernel: KernelLike | None) -> Kernel:
+    """A `Kernel`, given as such or as `FixedKernel` takes it; None is `LineKernel()`."""
+    return LineKernel() if kernel is None else kernel if isinstance(kernel, Kernel) else FixedKernel(kernel)
 
 
 def _splat(points: Tensor) -> Tensor:

@@ -36,8 +36,8 @@ class Mask(ABC):
 
     per_image: bool = False
 
-    def of(self, name: str) -> Mask:
-        """The mask of the image of this name in its source; here the same for all."""
+    def of(self, name: str, parameters: Mapping[str, Tensor] | None = None) -> Mask:
+        """The mask of the image of this name in its source, which may bring it along; here the same for all."""
         return self
 
     @abstractmethod
@@ -229,11 +229,12 @@ class MaskFolder(Mask):
     def __call__(self, image_shape: tuple[int, ...]) -> Tensor:
         raise ValueError(f"The masks in {self.path} belong to pictures: Inpainting.of(name) has the operator of one.")
 
-    def of(self, name: str, file: str | None = None) -> MaskFile:
+    def of(self, name: str, parameters: Mapping[str, Tensor] | None = None, file: str | None = None) -> MaskFile:
         """The mask of a picture.
 
         Args:
             name: the picture's, as its source gives it.
+            parameters: its further arrays, which do not matter.
             file: the picture's file name, which decides between several masks.
 
         Raises:
@@ -275,7 +276,7 @@ def mask_for(picture: str | Path, masks: str | Path, invert: bool = False) -> Ma
 
     if not Path(masks).expanduser().is_dir():
         return MaskFile(str(masks), invert)
-    return MaskFolder(str(masks), invert).of(safe_name(Path(picture).stem), Path(picture).name)
+    return MaskFolder(str(masks), invert).of(safe_name(Path(picture).stem), file=Path(picture).name)
 
 
 class Inpainting(SpectralOperator):
@@ -295,7 +296,7 @@ class Inpainting(SpectralOperator):
         self._kept = Table(self._draw)
 
     def of(self, name: str, parameters: Mapping[str, Tensor] | None = None) -> Inpainting:
-        return Inpainting(self.mask.of(name), self.fill) if self.per_image else self
+        return Inpainting(self.mask.of(name, parameters), self.fill) if self.per_image else self
 
     def forward(self, x: Tensor) -> Tensor:
         (kept,) = self._kept.like(tuple(x.shape[1:]), x)

@@ -62,6 +62,20 @@ class Whitened(LinearOperator):
         self.operator.check_images(shape)
 
 
+def check_shape(noise_std: Tensor, y: Tensor) -> None:
+    """Refuse standard deviations that are not those of measurements of y's shape.
+
+    Raises:
+        ValueError: naming both shapes and the remedy.
+    """
+    sides = zip(reversed(noise_std.shape), reversed(y.shape), strict=False)
+    if noise_std.ndim > y.ndim or any(own not in (1, side) for own, side in sides):
+        raise ValueError(
+            f"noise_std has the shape {tuple(noise_std.shape)}, which does not broadcast to y's {tuple(y.shape)}: give "
+            f"{tuple(y.shape[1:])} for all images, or {(y.shape[0], *[1] * (y.ndim - 1))} for one number for each image."
+        )
+
+
 def whitened(operator: Operator, y: Tensor, noise_std: Tensor) -> tuple[Operator, Tensor, float]:
     """Operator, measurement and the one σ_y to solve instead, for a measurement's noise that is not one number.
 
@@ -77,14 +91,9 @@ def whitened(operator: Operator, y: Tensor, noise_std: Tensor) -> tuple[Operator
         TypeError: for a noise_std that is no floating tensor, or an operator that is not linear.
         ValueError: for a noise_std of a wrong shape, or with numbers that are no standard deviations.
     """
+    check_shape(noise_std, y)
     if not noise_std.is_floating_point():
         raise TypeError(f"noise_std is a number or a floating tensor, got {noise_std.dtype}: noise_std.float() makes it one.")
-    sides = zip(reversed(noise_std.shape), reversed(y.shape), strict=False)
-    if noise_std.ndim > y.ndim or any(own not in (1, side) for own, side in sides):
-        raise ValueError(
-            f"noise_std has the shape {tuple(noise_std.shape)}, which does not broadcast to y's {tuple(y.shape)}: give "
-            f"{tuple(y.shape[1:])} for all images, or {(y.shape[0], *[1] * (y.ndim - 1))} for one number for each image."
-        )
     std = noise_std.detach().to(y.device, y.real.dtype)
     low, high = (float(number) for number in std.aminmax())
     if low == high and 0 <= low < float("inf"):

@@ -171,8 +171,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         holder = content.get(parents[0], {}) if parents else content
         if not isinstance(holder.get(last) or {}, dict):
             damaged(f"{path}: {part} holds no settings")
-    if not _is_number(content.get("noise_std") or 0):
-        damaged(f"{path}: noise_std is no number")
+    if not _is_number(content.get("noise_std") or 0) and not isinstance(content["noise_std"], str):
+        damaged(f"{path}: noise_std is no number and no file")
     return content
 
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from cclight.operators.base import LinearOperator, Operator
+from cclight.operators.masks import Box, Inpainting
 from cclight.operators.pixelwise import Denoising
-from cclight.operators.separable import BicubicDownsampling
+from cclight.operators.separable import BicubicDownsampling, GaussianBlur
 from cclight.paths.gaussian import OTPath, VPPath
 from cclight.samplers.diffpir import DiffPIR
 from tests.samplers.baselines import PATHS, assert_images_do_not_meet, cell, distances, normal, small_mixture
@@ -45,6 +46,17 @@ def test_more_steps_come_closer_to_the_posterior(path, noise_std):
     coarse, middle, fine = distances(problem, [DiffPIR(n, eta=1.0) for n in (3, 10, 80)])
     assert coarse > middle > fine
     assert fine < 0.6
+
+
+@pytest.mark.parametrize("noise_std", [0.05, 0.2])
+@pytest.mark.parametrize("operator", [BicubicDownsampling(2), GaussianBlur(1.0, 3), Inpainting(Box(2)), Denoising()], ids=repr)
+def test_the_defaults_suit_noisy_measurements(operator, noise_std):
+    """Of weights four times as large and small and of the published η none is much nearer to the posterior, most farther."""
+    problem = cell(small_mixture(VPPath()), operator, noise_std)
+    ours, *others = distances(problem, [DiffPIR(30), *(DiffPIR(30, w) for w in (0.25, 4.0)), DiffPIR(30, eta=0.1**0.5)])
+    assert ours < 0.52
+    assert ours < min(others) + 0.05
+    assert ours < sum(others) / len(others) + 0.01
 
 
 @pytest.mark.parametrize("path", PATHS, ids=str)

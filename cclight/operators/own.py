@@ -1,0 +1,61 @@
+"""What an image brings for its operator: a mask or a kernel among the further arrays of its own file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from cclight.operators.kernels import FixedKernel, Kernel
+from cclight.operators.masks import FixedMask, Mask
+
+
+class OwnMask(Mask):
+    """The mask that lies beside each image in its array file, nonzero where a value is kept.
+
+    Args:
+        key: the array's name there.
+    """
+
+    per_image = True
+
+    def __init__(self, key: str = "mask") -> None:
+        self.key = key
+
+    def __call__(self, image_shape: tuple[int, ...]) -> Tensor:
+        raise ValueError(f"Each image has a mask {self.key} of its own: of(name, parameters) has the operator of one.")
+
+    def of(self, name: str, parameters: Mapping[str, Tensor] | None = None) -> FixedMask:
+        return FixedMask(own_array(self.key, name, parameters))
+
+
+class OwnKernel(Kernel):
+    """The blur kernel that lies beside each image in its array file, as `FixedKernel` takes it.
+
+    Args:
+        key: the array's name there.
+    """
+
+    per_image = True
+
+    def __init__(self, key: str = "kernel") -> None:
+        self.key = key
+
+    def __call__(self) -> Tensor:
+        raise ValueError(f"Each image has a kernel {self.key} of its own: of(name, parameters) has the operator of one.")
+
+    def of(self, name: str, parameters: Mapping[str, Tensor] | None = None) -> FixedKernel:
+        return FixedKernel(own_array(self.key, name, parameters))
+
+
+def own_array(key: str, name: str, parameters: Mapping[str, Tensor] | None) -> Tensor:
+    """One of the further arrays of an image.
+
+    Raises:
+        ValueError: where it has none of this name.
+    """
+    found = parameters or {}
+    if key not in found:
+        others = f"it brings {', '.join(sorted(found))}" if found else "it brings none: take a source of array files"
+        raise ValueError(f"{name} has no array {key} for its operator, {others}")
+    return found[key]
