@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; a test keeps it the sam
     from cclight.operators.codec import CodecCompression as CodecCompression
     from cclight.operators.compose import Compose as Compose
     from cclight.operators.compose import LinearCompose as LinearCompose
+    from cclight.operators.external import DeepinvNonlinear as DeepinvNonlinear
     from cclight.operators.external import DeepinvPhysics as DeepinvPhysics
     from cclight.operators.fourier import CartesianLines as CartesianLines
     from cclight.operators.fourier import FourierSampling as FourierSampling
@@ -165,7 +166,7 @@ _ROOMS = {
     "operators.nonlinear": ("Quantization", "HDR", "PhaseRetrieval", "NonlinearBlur"),
     "operators.codec": ("CodecCompression",),
     "operators.compose": ("Compose", "LinearCompose"),
-    "operators.external": ("DeepinvPhysics",),
+    "operators.external": ("DeepinvNonlinear", "DeepinvPhysics"),
     "operators.latent": ("LatentDecoding",),
     "operators.whitened": ("Whitened",),
     "problem": ("Problem", "Restoration"),

@@ -8,7 +8,8 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from PIL import Image
 
-from cclight import BicubicDownsampling, Conjugate, ImageFolder, RestorationDataModule, Restorer, SmallPrior
+from cclight import BicubicDownsampling, Conjugate, Denoising, ImageFolder, RestorationDataModule, Restorer, SmallPrior
+from cclight.problem import Problem
 
 WEIGHTS = Path(__file__).with_name("assets") / "tiny.safetensors"
 
@@ -67,3 +68,24 @@ def test_channels_last_gives_the_same_picture(restored):
 def test_loader_workers_change_nothing(restored):
     # Not to the bit: memory that comes from another process is aligned otherwise, and convolutions sum in another order.
     torch.testing.assert_close(restored(num_workers=2), restored(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_small_residuals_keep_their_products_in_half_precision(dtype):
+    """Jᵀv is linear in v, however small; an image of zeros beside it stays one."""
+    prior = SmallPrior().eval().requires_grad_(False)
+    x, v = torch.randn(2, 2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    v[1] = 0
+    t = float(prior.path.time(torch.tensor(0.95, dtype=torch.float64)))
+
+    def product(size: float) -> torch.Tensor:
+        with torch.autocast("cpu", dtype):
+            problem = Problem(prior, Denoising(), x, x)
+        with torch.no_grad():
+            return problem.network_and_vjp(x, t, lambda _: size * v)[1]
+
+    whole = product(1.0)
+    for size in (1e-3, 1e-7, 1e3):
+        part = product(size) / size
+        assert float((part - whole).norm() / whole.norm()) < 2e-2
+        assert not part[1].any()

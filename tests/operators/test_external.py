@@ -3,7 +3,9 @@ import sys
 import pytest
 import torch
 
-from cclight.operators.external import DeepinvPhysics
+from cclight import DPS, Conjugate, OTPath
+from cclight.operators.external import DeepinvNonlinear, DeepinvPhysics
+from tests.samplers.baselines import normal, small_mixture
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,26 @@ def test_refuses_what_is_not_linear_or_measures_several_things(physics):
         DeepinvPhysics(stacked)(torch.zeros(1, 1, 4, 4))
 
 
+def test_nonlinear_physics_measure_by_a_and_come_back_by_a_dagger(physics):
+    class Cube(physics.Physics):
+        def A(self, x, **_):
+            return x**3
+
+        def A_dagger(self, y, **_):
+            return y.sign() * y.abs() ** (1 / 3)
+
+    operator, x = DeepinvNonlinear(Cube()), normal(2, 1, 4, 4)
+    torch.testing.assert_close(operator(x), x**3)
+    torch.testing.assert_close(operator.pinv(operator(x)), x)
+    for sampler in (DPS(steps=4), Conjugate(steps=4)):
+        assert sampler.sample(small_mixture(OTPath()), operator, x**3, x).image.isfinite().all()
+    with pytest.raises(TypeError, match="Denoising is linear: use DeepinvPhysics"):
+        DeepinvNonlinear(physics.Denoising())
+    with pytest.raises(TypeError, match="Identity is none"):
+        DeepinvNonlinear(torch.nn.Identity())
+
+
 def test_names_the_remedy_without_deepinv(monkeypatch):
-    monkeypatch.setitem(sys.modules, "deepinv.physics", None)
+    monkeypatch.setitem(sys.modules, "deepinv", None)
     with pytest.raises(ImportError, match=r"pip install 'cclight\[deepinv\]'"):
         DeepinvPhysics(torch.nn.Identity())
