@@ -82,14 +82,14 @@ class RandomProjection(LinearOperator):
 
     Args:
         measurements: m, the number of values measured of each image, >= 1.
-        shape: (C, H, W) of the images, which y does not tell.
+        shape: (C, H, W) of the images, or (C, ...) of signals and volumes, which y does not tell.
         seed: which matrix.
 
     Raises:
         ValueError: where the matrix would have more than 2²⁷ entries.
     """
 
-    def __init__(self, measurements: int = 768, shape: tuple[int, int, int] = (3, 32, 32), seed: int = 0) -> None:
+    def __init__(self, measurements: int = 768, shape: tuple[int, ...] = (3, 32, 32), seed: int = 0) -> None:
         super().__init__()
         pixels = math.prod(shape)
         if measurements < 1:
@@ -115,8 +115,9 @@ class RandomProjection(LinearOperator):
         return (y @ self._matrix.like(self.seed, y)[0]).unflatten(1, self.shape)
 
     def check_images(self, shape: tuple[int, ...]) -> None:
-        if tuple(shape[-3:]) != tuple(self.shape):
-            expected, given = ("×".join(map(str, sides)) for sides in (self.shape, shape[-3:]))
+        found = tuple(shape[-len(self.shape) :])
+        if found != tuple(self.shape):
+            expected, given = ("×".join(map(str, sides)) for sides in (self.shape, found))
             raise ValueError(f"RandomProjection was made for images of {expected}, got {given}: set its shape.")
 
     def _draw(self, seed: int) -> tuple[Tensor]:

@@ -38,18 +38,18 @@ EQUAL_VARIANCES = 1e-12
 
 
 class GaussianMixture(Prior):
-    """A mixture of K Gaussians on images of d = C·H·W numbers, with its exact denoiser on any path.
+    """A mixture of K Gaussians on images, signals or volumes of d numbers, with its exact denoiser on any path.
 
     The arithmetic is done in float64 (the buffers' dtype) whatever the images' dtype; results come back in the latter.
 
     Args:
-        means: μ_k, (K, C, H, W), or (K, d) together with `image_shape`.
-        covariances: C_k as full matrices (K, d, d), diagonals (K, d) or (K, C, H, W), or isotropic variances (K,). Positive
+        means: μ_k, (K, C, ...), or (K, d) together with `image_shape`.
+        covariances: C_k as full matrices (K, d, d), diagonals (K, d) or (K, C, ...), or isotropic variances (K,). Positive
             semidefinite.
         weights: π_k > 0, (K,), normalized to sum 1; None for equal weights.
         path: the path of the noisy images x_t; None for `VPPath()`.
         parameterization: what `forward` returns; None for `Epsilon()`.
-        image_shape: (C, H, W), where the means do not tell.
+        image_shape: (C, ...), where the means do not tell.
         classes: the label of each component, (K,) integers 0, 1, ...: then images may bring labels, which leave the components
             of that label (a label of -1 leaves them all).
 
@@ -63,7 +63,7 @@ class GaussianMixture(Prior):
     basis: Tensor | None
     log_weights: Tensor
     classes: Tensor | None
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
 
     def __init__(
         self,
@@ -72,20 +72,20 @@ class GaussianMixture(Prior):
         weights: Tensor | None = None,
         path: GaussianPath | None = None,
         parameterization: Parameterization | None = None,
-        image_shape: tuple[int, int, int] | None = None,
+        image_shape: tuple[int, ...] | None = None,
         classes: Tensor | None = None,
     ) -> None:
         super().__init__(path or VPPath(), parameterization or Epsilon())
-        if means.ndim == 4:
-            image_shape = (means.shape[1], means.shape[2], means.shape[3])
+        if means.ndim > 2:
+            image_shape = tuple(means.shape[1:])
         if image_shape is None or means.shape[1:].numel() != math.prod(image_shape):
-            raise ValueError(f"means are (K, C, H, W), or (K, d) with image_shape; got {tuple(means.shape)} and {image_shape}.")
+            raise ValueError(f"means are (K, C, ...), or (K, d) with image_shape; got {tuple(means.shape)} and {image_shape}.")
         self.image_shape = image_shape
         self.channels = image_shape[0]
+        if covariances.ndim > 2 and covariances.shape == means.shape:
+            covariances = covariances.flatten(1)
         means = means.flatten(1).double()
         components, size = means.shape
-        if covariances.ndim == 4:
-            covariances = covariances.flatten(1)
         if tuple(covariances.shape) not in ((components, size, size), (components, size), (components,)):
             raise ValueError(
                 f"covariances of {components} components on {size} numbers are ({components}, {size}, {size}), "

@@ -1,0 +1,123 @@
+"""Arrays from files to files: signals and volumes restored in their own units, measured, resumed and evaluated."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Trainer
+
+import cclight
+from cclight import Arrays, ConjugateMoments, GaussianMixture, RandomProjection, RestorationDataModule, Restorer
+from cclight.callbacks.images import ImageWriter
+from cclight.callbacks.metrics import MetricsCallback
+from cclight.cli import main
+from cclight.pipeline import predict
+from cclight.runs.folder import RunFolder
+from tests.samplers.baselines import normal
+
+SHAPES = {"signal": (2, 8), "image": (1, 4, 4), "many channels": (5, 2, 2), "volume": (1, 2, 3, 4)}
+SAMPLERS = [name for name in cclight.__all__ if isinstance(getattr(cclight, name), type)]
+SAMPLERS = [name for name in SAMPLERS if issubclass(getattr(cclight, name), cclight.Sampler) and name != "Sampler"]
+
+
+def mixture(shape: tuple[int, ...]) -> GaussianMixture:
+    return GaussianMixture(0.4 * normal(2, *shape), 0.02 * torch.ones(2, *shape, dtype=torch.float64))
+
+
+def write(folder, shape, number=3):
+    """Draws of the prior as values v = 50 + 10 x."""
+    folder.mkdir()
+    drawn = mixture(shape).sample(number, torch.Generator().manual_seed(0)).float()
+    for place, image in enumerate(drawn):
+        np.save(folder / f"a{place}.npy", (50 + 10 * image).numpy())
+    return drawn
+
+
+def restore(folder, runs, shape, noise_std=0.05, **settings):
+    operator = RandomProjection(12, shape)
+    run = RunFolder("out", str(runs), resume=True)
+    run.open("{}")
+    model = Restorer(mixture(shape), ConjugateMoments(8), operator, noise_std)
+    data = RestorationDataModule(Arrays(folder, **settings), operator, noise_std, image_size=None, batch_size=2)
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    try:
+        return predict(model, data, [ImageWriter(run), MetricsCallback(run)], trainer)
+    finally:
+        run.close()
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_arrays_come_back_in_their_own_units(shape, tmp_path):
+    drawn = write(tmp_path / "arrays", shape)
+    results = restore(tmp_path / "arrays", tmp_path, shape, mean=50.0, std=10.0)
+    assert results.summary["images"] == 3
+    for place, image in enumerate(drawn):
+        restored = np.load(tmp_path / "out" / "restored" / f"{place:05d}_a{place}.npy")
+        clean = np.load(tmp_path / "out" / "clean" / f"{place:05d}_a{place}.npy")
+        assert restored.shape == shape
+        np.testing.assert_allclose(clean, (50 + 10 * image).numpy(), rtol=1e-5)
+        error = np.linalg.norm(restored - clean) / np.linalg.norm(clean)
+        assert results.values("nrmse")[place] == pytest.approx(error, rel=1e-3)
+        assert error < 0.05
+
+
+def test_what_cannot_be_measured_is_left_out_by_name_and_a_finished_run_is_gone_on_with(tmp_path):
+    shape = SHAPES["signal"]
+    write(tmp_path / "arrays", shape, 2)
+    first = restore(tmp_path / "arrays", tmp_path, shape, mean=50.0, std=10.0)
+    assert "not on arrays of 1 sides" in first.metrics["ssim"]["unavailable"]
+    kept = tmp_path / "out" / "restored" / "00000_a0.npy"
+    written = kept.stat().st_mtime_ns
+    lost = tmp_path / "out" / "restored" / "00001_a1.npy"
+    before = np.load(lost)
+    lost.unlink()
+    second = restore(tmp_path / "arrays", tmp_path, shape, mean=50.0, std=10.0)
+    assert kept.stat().st_mtime_ns == written
+    np.testing.assert_allclose(np.load(lost), before, rtol=1e-6)  # alone in its batch now
+    assert second.mean("nrmse") == pytest.approx(first.mean("nrmse"), rel=1e-6)
+
+
+@pytest.mark.parametrize("shape", [SHAPES["signal"], SHAPES["volume"]], ids=["signal", "volume"])
+@pytest.mark.parametrize("name", [n for n in SAMPLERS if n not in ("DDRM", "FromNoise", "LATINO", "InLatents")])
+@pytest.mark.parametrize("noise_std", [0.0, 0.1])
+def test_every_sampler_takes_any_number_of_dimensions(name, shape, noise_std):
+    """As it takes the same numbers as an image of one row; those that ask for singular values stay out."""
+    if name == "ConjugateTilt" and noise_std:
+        pytest.skip("needs a SpectralOperator")
+    flat = (1, 1, int(np.prod(shape)))
+    sampler = getattr(cclight, name)()
+    sampler = getattr(cclight, name)(**({"steps": 4} if hasattr(sampler, "steps") and name != "GuidedODE" else {}))
+    noise, images = normal(2, *shape, seed=3), []
+    for form in (shape, flat):
+        means, variances = 0.4 * normal(2, *shape), 0.02 * torch.ones(2, *shape, dtype=torch.float64)
+        prior = GaussianMixture(means.view(2, *form), variances.view(2, *form))
+        operator = RandomProjection(5, form)
+        y = operator(prior.sample(2, torch.Generator().manual_seed(0)))
+        images.append(sampler.sample(prior, operator, y, noise.view(2, *form), noise_std=noise_std).image)
+    torch.testing.assert_close(images[0].flatten(1), images[1].flatten(1), rtol=1e-6, atol=1e-8)
+
+
+def test_pictures_among_arrays_go_through_the_command_line(tmp_path, monkeypatch):
+    """Values in [0, 4095]: a picture and an array of each, and `evaluate` measures the arrays."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "scans").mkdir()
+    for place in range(2):
+        scan = np.random.default_rng(place).uniform(500, 3000, (3, 8, 8)).repeat(4, 1).repeat(4, 2).astype(np.float32)
+        np.save(tmp_path / "scans" / f"s{place}.npy", scan)
+    source = "{class_path: Arrays, init_args: {path: scans, value_range: [0, 4095]}}"
+    arguments = ["--data.source", source, "--run.name", "scans", "--data.image_size", "null"]
+    assert main(["predict", "--config", "sr.yaml", *arguments, "--model.sampler.init_args.steps", "2"]) == 0
+    run = tmp_path / "runs" / "scans"
+    restored, clean = (np.load(run / kind / "00000_s0.npy") for kind in ("restored", "clean"))
+    assert restored.shape == (3, 32, 32)
+    assert (run / "restored" / "00000_s0.png").is_file()
+    error = np.linalg.norm(restored - clean) / np.linalg.norm(clean)
+    assert 1e-3 < error < 0.4
+    before = json.loads((run / "metrics.json").read_text())["metrics"]
+    assert main(["evaluate", "runs/scans"]) == 0
+    after = json.loads((run / "metrics.json").read_text())["metrics"]
+    assert after["psnr"]["mean"] == pytest.approx(before["psnr"]["mean"], abs=1e-3)
+    assert after["nrmse"]["mean"] == pytest.approx(before["nrmse"]["mean"], rel=1e-4)
