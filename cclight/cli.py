@@ -77,6 +77,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if command not in COMMANDS:
         return _fail(f"unknown command {command!r}{suggestion(command, COMMANDS) or ', `cclight --help` lists them'}", code=2)
+    if not os.path.isfile(__file__):
+        package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        return _fail(f"{package} is no folder, and weights and configurations are read as files: unpack or install it", command)
     module, function = COMMANDS[command][1].split(":")
     try:
         rest = with_packaged_configs(rest)  # before the import: a missing file is told at once

@@ -309,3 +309,21 @@ print(len(sys.modules), *(name for name in {_SLOW} if name in sys.modules))
     count, *slow = result.stdout.split()
     assert slow == []
     assert int(count) < 350  # Python itself brings about 60, argparse and the site's own hooks more; torch over 1500
+
+
+def test_a_package_in_a_zip_is_refused_before_any_work(tmp_path):
+    root = Path(sys.modules["cclight"].__file__).parent
+    shutil.make_archive(str(tmp_path / "wheel"), "zip", root.parent, root.name)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "wheel.zip"), "PYTHONSAFEPATH": "1"}
+    line = (
+        sys.executable,
+        "-c",
+        "import sys, cclight.cli; sys.exit(cclight.cli.main(sys.argv[1:]))",
+        "predict",
+        "--config",
+        "sr.yaml",
+    )
+    told = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    expected = f"{tmp_path / 'wheel.zip'} is no folder, and weights and configurations are read as files: unpack or install it"
+    assert (told.returncode, told.stderr) == (1, f"cclight predict: error: {expected}\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["wheel.zip"]

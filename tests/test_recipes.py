@@ -58,3 +58,16 @@ def test_classes_of_ones_own_and_those_that_there_are_not(tmp_path, monkeypatch)
     file.write_text(text + "noise_std: 0.1\nnoise_std: 0.2\n")
     with pytest.raises(UsageError, match="the key noise_std stands twice"):
         cclight.recipe(str(file))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "gain"), [("mri", 8), ("ct", 8)])
+@pytest.mark.filterwarnings("ignore:.*the guidance may still be off")
+def test_those_of_scanners_restore_the_phantom_far_better_than_its_pseudoinverse(name, gain):
+    operator, prior, sampler, noise_std = cclight.recipe(name)
+    source = cclight.SamplePhotographs(["phantom.png"])
+    data = cclight.RestorationDataModule(source, operator, noise_std, image_size=128, channels=1)
+    batch = data.on_after_batch_transfer(next(iter(data.predict_dataloader())), 0)
+    restored = sampler.sample(prior, operator, batch.measurement, batch.noise, noise_std=noise_std).image
+    errors = [float((x.clamp(-1, 1) - batch.clean).square().mean()) for x in (operator.pinv(batch.measurement), restored)]
+    assert errors[1] < errors[0] / 10 ** (gain / 10)

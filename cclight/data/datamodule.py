@@ -29,6 +29,7 @@ from cclight.data.preprocessing import Preprocessing
 from cclight.data.sources import Form, SamplePhotographs, Source
 from cclight.data.units import Units
 from cclight.operators.base import Operator
+from cclight.operators.check import check_adjoint
 from cclight.operators.masks import Inpainting, MaskFile
 from cclight.operators.whitened import check_shape
 from cclight.priors.base import Prior
@@ -157,6 +158,7 @@ class RestorationDataModule(pl.LightningDataModule):
         self.skip: Collection[int] = frozenset()
         self.left_out: dict[int, str] = {}
         self._shapes: dict[tuple[int | str, ...], tuple[int, ...] | str] = {}
+        self._checked = False
         # A process may have nothing to do; Lightning would refuse that.
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
@@ -202,7 +204,7 @@ class RestorationDataModule(pl.LightningDataModule):
         return found
 
     def predict_dataloader(self) -> Loader:
-        self.left_out, self._shapes = {}, {}
+        self.left_out, self._shapes, self._checked = {}, {}, False
         rank, world_size = self._share
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         together = 1 if self.operator.per_image else self.batch_size
@@ -304,6 +306,9 @@ class RestorationDataModule(pl.LightningDataModule):
         initial = [generator(self.seed, i, "initial") for i in index]
         noise = standard_normal(shape, initial, y.real.dtype, images.device)
         fitted = fit(operator, y, self._prior, self.noise_std) if clean is None else None
+        if not self._checked:
+            check_adjoint(operator if fitted is None else fitted.operator, noise)
+            self._checked = True
         label = torch.tensor(labels, device=images.device) if max(labels) >= 0 else None
         draws = [generator(self.seed, i, "sampler") for i in index]
         own = operator if self.operator.per_image else None

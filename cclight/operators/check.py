@@ -13,6 +13,7 @@ from torch import Tensor
 from cclight.operators.base import LinearOperator, Operator, SpectralOperator
 
 EXACT = 1e-3  # relative, in float32
+ADJOINT = 0.05  # for one that approximates on purpose, or in half precision
 
 
 ITERATIVE = 0.25  # for H⁺ by conjugate gradients, which go only as far as their tolerance wants
@@ -66,10 +67,49 @@ def check_operator(operator: Operator, image_shape: tuple[int, int, int] = (3, 3
         checks = list(_any(operator, x))
         if isinstance(operator, LinearOperator):
             y = operator(x)
-            checks += _linear(operator, draw(x.shape), draw(x.shape), draw(y.shape).to(y.dtype), draw(y.shape).to(y.dtype))
+            checks += _linear(operator, draw(x.shape), draw(x.shape), _like(y, generator), _like(y, generator))
         if isinstance(operator, SpectralOperator):
             checks += _spectral(operator, draw(x.shape))
     return checks
+
+
+def check_adjoint(operator: Operator, x: Tensor) -> None:
+    """Refuse an operator from outside the package whose own adjoint is not one: one H and one Hᵀ, before long work.
+
+    Args:
+        operator: any operator.
+        x: random images, (B, C, H, W).
+
+    Raises:
+        ValueError: naming the operator, the error and the remedy.
+    """
+    given = [
+        type(part).__name__
+        for part in operator.modules()
+        if isinstance(part, LinearOperator)
+        and type(part).adjoint is not LinearOperator.adjoint
+        and not type(part).__module__.startswith("cclight.")
+    ]
+    if not given or not isinstance(operator, LinearOperator):
+        return
+    hx = operator(x)
+    y = _like(hx, torch.Generator().manual_seed(0))
+    back = operator.adjoint(y)
+    error = _symmetry(hx, y, x, back)
+    if not error <= ADJOINT:
+        turned = f"turns {tuple(y.shape)} into {tuple(back.shape)}, not {tuple(x.shape)}"
+        off = turned if back.shape != x.shape else f"is off by {error:.1g} of <H x, y> = <x, Hᵀ y>"
+        raise ValueError(
+            f"{given[0]}.adjoint is not the adjoint of its forward: it {off}. Leave the method out, and it comes from forward "
+            "by automatic differentiation, or compare with `cclight check-operator`."
+        )
+
+
+def _like(y: Tensor, generator: torch.Generator) -> Tensor:
+    """Standard normal numbers in the form of y; complex ones with both parts."""
+    if not y.is_complex():
+        return torch.randn(y.shape, generator=generator).to(y)
+    return torch.view_as_complex(torch.randn(*y.shape, 2, generator=generator)).to(y)
 
 
 def _any(operator: Operator, x: Tensor) -> Iterator[Check]:

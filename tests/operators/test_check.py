@@ -1,13 +1,17 @@
+import sys
+
 import pytest
 import torch
 
 from cclight.commands.check_operator import main
 from cclight.errors import UsageError
 from cclight.operators.base import LinearOperator
-from cclight.operators.check import check_operator
+from cclight.operators.check import check_adjoint, check_operator
+from cclight.operators.compose import LinearCompose
 from cclight.operators.masks import Inpainting
 from cclight.operators.nonlinear import HDR
 from cclight.operators.separable import BicubicDownsampling
+from tests.processes import run
 
 MODULE = """
 from cclight.operators.base import LinearOperator
@@ -95,3 +99,42 @@ def test_the_command_knows_short_names_and_names_mistakes(capsys):
         main(["operators_to_check.Nope"])
     with pytest.raises(UsageError, match="--image_shape is channels, height and width"):
         main(["JPEG", "--image_shape", "[3,0,0]"])
+
+
+class WrongPhase(LinearOperator):
+    """Complex measurements whose adjoint forgets the imaginary part."""
+
+    def forward(self, x):
+        return torch.complex(x, x.flip(-1))
+
+    def adjoint(self, y):
+        return y.real
+
+
+def test_a_wrong_adjoint_of_complex_measurements_is_seen():
+    failed = [check.name for check in check_operator(WrongPhase(), (1, 16, 16)) if not check.passed]
+    assert "<H x, y> = <x, Hᵀ y>" in failed
+
+
+def test_one_look_before_work_refuses_a_wrong_adjoint_and_lets_right_ones_pass(tmp_path, monkeypatch):
+    (tmp_path / "looked_at.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    from looked_at import Mirror, Wrong
+
+    x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    for right in (Mirror(), Inpainting(), HDR(), Scaled(), LinearCompose([Mirror(), BicubicDownsampling(2)])):
+        check_adjoint(right, x)
+    for wrong in (Wrong(), LinearCompose([Wrong(), BicubicDownsampling(2)])):
+        with pytest.raises(ValueError, match=r"Wrong.adjoint is not the adjoint .* is off by .* Leave the method out"):
+            check_adjoint(wrong, x)
+
+
+def test_predict_refuses_a_wrong_adjoint_before_it_restores(tmp_path):
+    (tmp_path / "asked_of.py").write_text(MODULE)
+    command = [sys.executable, "-m", "cclight", "predict", "--config", "sr.yaml", "--operator", "asked_of.Wrong"]
+    command += ["--data.image_size", "32", "--data.limit", "1", "--trainer.accelerator", "cpu", "--metrics.per_image", "[]"]
+    done = run(command, tmp_path)
+    assert done.returncode == 1
+    assert "Wrong.adjoint is not the adjoint of its forward" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((tmp_path / "runs").rglob("restored/*.png"))
