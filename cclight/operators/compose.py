@@ -6,7 +6,8 @@ A chain of linear operators is linear, Hᵀ = H_1ᵀ ... H_nᵀ, and its pseudoi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -38,6 +39,19 @@ class Compose(Operator):
             raise ValueError(f"{type(self).__name__} needs at least one operator.")
         self.reach = sum(operator.reach for operator in operators)
         self.operators: Any = nn.ModuleList(operators)  # Any: the type checker knows its members as plain modules
+
+    @property
+    def per_image(self) -> bool:  # type: ignore[override]
+        """Whether one of them is an image's own."""
+        return any(operator.per_image for operator in self.operators)
+
+    def of(self, name: str, parameters: Mapping[str, Tensor] | None = None) -> Operator:
+        """The chain of each operator's own for an image."""
+        if not self.per_image:
+            return self
+        own = copy.copy(self)
+        own._modules = {**self._modules, "operators": nn.ModuleList(o.of(name, parameters) for o in self.operators)}
+        return own
 
     def forward(self, x: Tensor) -> Tensor:
         for operator in self.operators:

@@ -333,7 +333,8 @@ class Krylov(Spectrum):
         name = type(self.operator).__name__
         warnings.warn(
             f"{name} at noise_std={self.gains.noise_std:g}: after {how} the guidance may still be off by {left:.0e} of itself, "
-            f"and {TOLERANCE:.0e} is wanted: give a larger noise_std or a SpectralOperator (CircularBlur for blurs).",
+            f"and {TOLERANCE:.0e} is wanted: give a larger noise_std, or an operator with a decomposition where there is one "
+            "(CircularBlur for blurs).",
             stacklevel=2,
         )
 

@@ -8,7 +8,9 @@ from cclight.operators.base import LinearOperator, Operator
 from cclight.operators.compose import Compose, LinearCompose
 from cclight.operators.iterative import RandomProjection
 from cclight.operators.jpeg import JPEG
+from cclight.operators.masks import Inpainting
 from cclight.operators.nonlinear import HDR
+from cclight.operators.own import OwnMask
 from cclight.operators.pixelwise import AveragePooling, Colorization
 from cclight.operators.separable import BicubicDownsampling, GaussianBlur
 
@@ -61,6 +63,22 @@ def test_each_operator_sees_what_the_one_before_it_measured():
         Compose([Colorization(), Colorization()]).check_images((3, 8, 8))
     with pytest.raises(ValueError, match="factor 4, got 2×2"):
         Compose([AveragePooling(4), BicubicDownsampling(4)]).check_images((3, 8, 8))
+
+
+@pytest.mark.parametrize("last", [AveragePooling(2), HDR()], ids=["linear", "nonlinear"])
+def test_each_image_has_the_chain_of_its_own_operators(last):
+    chain = Compose([Inpainting(OwnMask("mask")), last])
+    assert chain.per_image
+    assert not Compose([last]).per_image
+    x, mask = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(0)), torch.zeros(4, 4)
+    mask[:2] = 1
+    own = chain.of("a", {"mask": mask})
+    assert type(own) is type(chain)
+    assert not own.per_image
+    assert chain.per_image
+    torch.testing.assert_close(own(x), last(x * mask))
+    with pytest.raises(ValueError, match="a has no array mask"):
+        chain.of("a", {})
 
 
 def test_copies_and_pickles():
