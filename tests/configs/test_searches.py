@@ -13,7 +13,7 @@ from cclight.configs import packaged_configs
 
 SEARCHES = {path.stem: path for path in sorted((packaged_configs() / "search").glob("*.yaml"))}
 OTHERS = {
-    "conjugate": ["--config", "sr.yaml"],
+    "conjugate": ["--config", "sr.yaml", "--model.sampler", "Conjugate"],
     "moments": ["--config", "inpaint.yaml"],
     "pigdm": ["--config", "sr.yaml", "--model.sampler", "PiGDM"],
 }

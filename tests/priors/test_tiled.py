@@ -107,7 +107,7 @@ def test_a_real_prior_in_tiles_sees_nearly_the_same():
     )
     with torch.no_grad():
         whole, tiled = prior.denoise(x_t, t), Tiled(prior, 64, 32).denoise(x_t, t)
-    assert 0 < float((tiled - whole).square().mean().sqrt()) < 0.1 * float((whole - clean).square().mean().sqrt())
+    assert 0 < float((tiled - whole).square().mean().sqrt()) < 0.15 * float((whole - clean).square().mean().sqrt())
 
 
 def test_sizes_that_do_not_fit_are_named():

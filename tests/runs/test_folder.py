@@ -46,7 +46,10 @@ class TestWriting:
         """
         process = python(code, tmp_path)
         assert process.stdout.readline() == "ready\n"
-        time.sleep(0.4)
+        begun = time.monotonic()
+        while not list((tmp_path / "sr" / "records").glob("0*.jsonl")) and time.monotonic() < begun + 60:
+            time.sleep(0.05)
+        time.sleep(0.3)
         process.send_signal(signal.SIGKILL)
         process.wait()
         run = RunFolder("sr", root=str(tmp_path))

@@ -82,7 +82,7 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
         "model: {sampler: [Conjugate]}",
         "model: {prior: {class_path: [1]}}",
         "operator: {class_path: cclight.Box, init_args: [1]}",
-        "noise_std: much",
+        "noise_std: [0.1]",
     ],
     ids=range(15),
 )

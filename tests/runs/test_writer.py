@@ -3,6 +3,7 @@
 import pickle
 import threading
 import time
+from concurrent.futures import wait
 
 import pytest
 import torch
@@ -46,7 +47,7 @@ def test_an_error_comes_with_a_later_call_and_nothing_follows_the_file(tmp_path)
     w, seen = Writer(), []
     w.write(tmp_path / "missing" / "a", 1, lambda: b"x")
     w.then(lambda: seen.append("record"))
-    time.sleep(0.2)
+    wait([future for future, _ in w._waiting])
     with pytest.raises(RunError, match=r"Could not write .*/missing/a \(No such file"):
         w.write(tmp_path / "b", 1, lambda: b"y")
     with pytest.raises(RunError, match="/missing/a"):

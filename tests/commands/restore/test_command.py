@@ -47,7 +47,7 @@ def test_a_picture_becomes_four_times_larger_beside_itself(pictures):
     assert result.returncode == 0, result.stderr
     assert Image.open(pictures / "small_sr.png").size == (76, 52)
     (line,) = result.stdout.splitlines()
-    assert "small.png 19×13 -> small_sr.png 76×52: Conjugate, 2 network calls" in line
+    assert "small.png 19×13 -> small_sr.png 76×52: ConjugateMoments, 2 network calls" in line
     before = (pictures / "small_sr.png").read_bytes()
     again = restore(pictures, "small.png", "--task", "sr")
     assert again.returncode == 0  # what is done is no error
@@ -251,7 +251,7 @@ def test_a_result_too_large_to_be_read_again_is_refused_at_once(pictures):
 def test_a_configuration_in_the_current_folder_is_not_taken(pictures):
     (pictures / "sr.yaml").write_text("model: {sampler: {class_path: DPS, init_args: {steps: 2}}}")
     result = restore(pictures, "small.png", "--task", "sr")
-    assert "Conjugate, 2 network calls" in result.stdout
+    assert "ConjugateMoments, 2 network calls" in result.stdout
 
 
 def test_weights_full_of_nan_are_named(pictures):

@@ -106,7 +106,18 @@ def test_a_prior_of_one_size_takes_pictures_of_any(folder):
 
 def test_a_restoration_that_strays_from_the_picture_is_not_returned(folder):
     """Without guidance, from pure noise: H⁺y goes in its place, and it is said."""
-    stray = ["--model.sampler.guidance", "0", "--model.sampler.t_start", "0.1", "--steps", "2", "--prior", WEIGHTS]
+    stray = [
+        "--model.sampler",
+        "Conjugate",
+        "--model.sampler.guidance",
+        "0",
+        "--model.sampler.t_start",
+        "0.1",
+        "--steps",
+        "2",
+        "--prior",
+        WEIGHTS,
+    ]
     result = restore(folder, "small.png", "--task", "sr", *stray)
     assert result.returncode == 0, result.stderr
     assert "left as it was where the restoration disagreed with it" in result.stdout
@@ -123,7 +134,10 @@ def test_a_restoration_that_strays_from_the_picture_is_not_returned(folder):
         (["--operator", "AveragePooling"], "model.sampler is missing"),
         (["--task", "sr", "--operator", "AveragePooling"], "--task and --operator are two ways"),
         (["--task", "sr", "--model.sampler", "DPSS"], "there is no DPSS: did you mean DPS?"),
-        (["--task", "sr", "--model.sampler.stepz", "3"], "model.sampler.stepz is no setting of Conjugate: did you mean steps"),
+        (
+            ["--task", "sr", "--model.sampler.stepz", "3"],
+            "model.sampler.stepz is no setting of ConjugateMoments: did you mean",
+        ),
         (["--task", "sr", "--steps", "3", "--model.sampler.steps", "4"], "--steps and --model.sampler.steps are two ways"),
         (["--task", "sr", "--prior", "x", "--model.prior", "ADM"], "--prior and --model.prior are two ways"),
         (["--task", "sr", "--model.smapler", "DPS"], "did you mean --model.sampler"),
