@@ -10,10 +10,22 @@ import torch
 from lightning.pytorch import Trainer
 
 import cclight
-from cclight import Arrays, ConjugateMoments, GaussianMixture, RandomProjection, RestorationDataModule, Restorer
+from cclight import (
+    Arrays,
+    CartesianLines,
+    CircularBlur,
+    ConjugateMoments,
+    FourierSampling,
+    GaussianMixture,
+    MultiCoil,
+    RandomProjection,
+    RestorationDataModule,
+    Restorer,
+)
 from cclight.callbacks.images import ImageWriter
 from cclight.callbacks.metrics import MetricsCallback
 from cclight.cli import main
+from cclight.operators.own import OwnKernel, OwnMask
 from cclight.pipeline import predict
 from cclight.runs.folder import RunFolder
 from tests.samplers.baselines import normal
@@ -98,6 +110,43 @@ def test_every_sampler_takes_any_number_of_dimensions(name, shape, noise_std):
         y = operator(prior.sample(2, torch.Generator().manual_seed(0)))
         images.append(sampler.sample(prior, operator, y, noise.view(2, *form), noise_std=noise_std).image)
     torch.testing.assert_close(images[0].flatten(1), images[1].flatten(1), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("kind", ["mask", "maps", "kernel"])
+def test_what_lies_beside_each_image_reaches_its_operator(kind, tmp_path):
+    """Noiseless and more steps than it takes: each restoration meets what its own operator measured."""
+    shape = (2 if kind == "maps" else 1, 8, 8)
+    (tmp_path / "scans").mkdir()
+    images = mixture(shape).sample(2, torch.Generator().manual_seed(0))
+    own = []
+    for place, image in enumerate(images):
+        draw = np.random.default_rng(place)
+        beside = {
+            "mask": (draw.random((8, 8)) < 0.5).astype(np.float32),
+            "maps": (draw.normal(size=(3, 8, 8)) + 1j * draw.normal(size=(3, 8, 8))).astype(np.complex64),
+            "kernel": draw.random((3, 3)).astype(np.float32),
+        }[kind]
+        own.append(torch.from_numpy(beside))
+        np.savez(tmp_path / "scans" / f"s{place}.npz", image=image.float().numpy(), **{kind: beside})
+    operator = {
+        "mask": FourierSampling(OwnMask("mask")),
+        "maps": MultiCoil(None, CartesianLines(2.0)),
+        "kernel": CircularBlur(OwnKernel("kernel")),
+    }[kind]
+    source = Arrays(tmp_path / "scans", key="image", parameters=[kind])
+    data = RestorationDataModule(source, operator, image_size=None, batch_size=2)
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    run = RunFolder("out", str(tmp_path))
+    run.open("{}")
+    try:
+        results = predict(Restorer(mixture(shape), ConjugateMoments(6), operator), data, [MetricsCallback(run)], trainer)
+    finally:
+        run.close()
+    assert len(results.records) == 2
+    of_each = [operator.of(f"s{place}", {kind: array}) for place, array in enumerate(own)]
+    a, b = (one(images[:1].float()) for one in of_each)
+    assert not torch.allclose(a, b)
+    assert all(value < 0.02 for value in results.values("consistency").values())
 
 
 def test_pictures_among_arrays_go_through_the_command_line(tmp_path, monkeypatch):
