@@ -150,7 +150,7 @@ def draws(folder: Path, run: Path, steps: int, ckpt_path: str | None = None, **t
     options = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     callbacks = [watch, ModelCheckpoint(dirpath=run, save_last=True, every_n_train_steps=1)]
     training = pl.Trainer(max_steps=steps, max_epochs=-1, callbacks=callbacks, **options, **trainer)
-    model = PriorTrainer(warm_start=None, widths=(8, 12), depths=(1, 1), compile=compile)
+    model = PriorTrainer(warm_start=None, widths=(8, 12), depths=(1, 1))
     training.fit(model, PatchDataModule(ImageFolder(str(folder)), patch_size=32, batch_size=2), ckpt_path=ckpt_path)
     return watch.seen
 

@@ -44,9 +44,10 @@ def test_nobody_waits_for_the_files(tmp_path):
 
 
 def test_an_error_comes_with_a_later_call_and_nothing_follows_the_file(tmp_path):
-    w, seen = Writer(), []
-    w.write(tmp_path / "missing" / "a", 1, lambda: b"x")
+    w, seen, told = Writer(), [], threading.Event()
+    w.write(tmp_path / "missing" / "a", 1, lambda: b"x" * told.wait(60))
     w.then(lambda: seen.append("record"))
+    told.set()
     wait([future for future, _ in w._waiting])
     with pytest.raises(RunError, match=r"Could not write .*/missing/a \(No such file"):
         w.write(tmp_path / "b", 1, lambda: b"y")
