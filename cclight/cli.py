@@ -94,11 +94,20 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", command, code=130)
     except Exception as error:
+        if _began_with_an_interrupt(error):
+            return _fail("interrupted", command, code=130)
         if os.environ.get("CCLIGHT_TRACEBACK"):
             raise
         known = isinstance(error, (ImportError, OSError, RuntimeError, TypeError, ValueError)) and str(error)
         text = " ".join(str(error).split()) if known else f"{type(error).__name__}: {one_line(error)}"
         return _fail(f"{text} (CCLIGHT_TRACEBACK=1 shows where)", command)
+
+
+def _began_with_an_interrupt(error: BaseException | None) -> bool:
+    """Whether a library has made an error of its own of an interrupt, as some do where it meets their imports."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
