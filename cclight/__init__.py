@@ -109,6 +109,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; a test keeps it the sam
     from cclight.samplers.base import FromNoise as FromNoise
     from cclight.samplers.base import Sampler as Sampler
     from cclight.samplers.conjugate import Conjugate as Conjugate
+    from cclight.samplers.ddnm import DDNM as DDNM
     from cclight.samplers.ddrm import DDRM as DDRM
     from cclight.samplers.diffpir import DiffPIR as DiffPIR
     from cclight.samplers.dps import DPS as DPS
@@ -178,6 +179,7 @@ _ROOMS = {
     "samplers.tilt": ("ConjugateTilt",),
     "samplers.pigdm": ("PiGDM",),
     "samplers.dps": ("DPS",),
+    "samplers.ddnm": ("DDNM",),
     "samplers.ddrm": ("DDRM",),
     "samplers.diffpir": ("DiffPIR",),
     "samplers.reddiff": ("REDDiff",),

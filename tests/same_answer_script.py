@@ -25,6 +25,7 @@ SAMPLERS = {
     "tilt": ("ConjugateTilt", {}),
     "pigdm": ("PiGDM", {}),
     "dps": ("DPS", {}),
+    "ddnm": ("DDNM", {}),
     "ddrm": ("DDRM", {}),
     "diffpir": ("DiffPIR", {}),
     "reddiff": ("REDDiff", {}),

@@ -263,6 +263,25 @@ def check_measurement(problem: Problem) -> None:
             warnings.warn(f"y lies between {low:g} and {high:g}: images lie in [-1, 1], as 2 y - 1 of [0, 1].", stacklevel=4)
 
 
+def check_noise_is_spectral(name: str, problem: Problem) -> None:
+    """Refuse noisy measurements of an operator without a decomposition.
+
+    Args:
+        name: the sampler that asks.
+        problem: its problem.
+
+    Raises:
+        TypeError: naming the operator and the remedy.
+    """
+    operator = problem.operator
+    if problem.noise_std and not isinstance(operator, SpectralOperator):
+        other = "ConjugateMoments" if isinstance(operator, LinearOperator) else "Conjugate"
+        raise TypeError(
+            f"{name} with noise_std={problem.noise_std:g} needs a SpectralOperator, and {type(operator).__name__} is none: set "
+            f"noise_std to 0, or choose {other}."
+        )
+
+
 def check_guidance(guidance: float, schedule: str | None = None) -> None:
     """Refuse a guidance weight or schedule that does not exist.
 

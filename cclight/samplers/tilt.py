@@ -52,10 +52,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from cclight.operators.base import LinearOperator, SpectralOperator
+from cclight.operators.base import LinearOperator
 from cclight.paths.gaussian import GaussianPath
 from cclight.problem import Problem
-from cclight.samplers.base import Sampler, renoise
+from cclight.samplers.base import Sampler, check_noise_is_spectral, renoise
 from cclight.samplers.grid import Grid, Spacing
 from cclight.samplers.moments import ConjugateMoments, check_start
 from cclight.samplers.pigdm import gain_rows
@@ -116,11 +116,7 @@ class ConjugateTilt(Sampler):
     def check(self, problem: Problem) -> None:
         super().check(problem)
         # (P - D) jumps at the singular value 0, where no iteration can tell small values from none.
-        if problem.noise_std and not isinstance(problem.operator, SpectralOperator):
-            raise TypeError(
-                f"ConjugateTilt with noise_std={problem.noise_std} needs a SpectralOperator, and "
-                f"{type(problem.operator).__name__} is none: set noise_std to 0, or choose ConjugateMoments."
-            )
+        check_noise_is_spectral(type(self).__name__, problem)
         if next(problem.prior.parameters(), None) is not None:
             raise TypeError(
                 f"ConjugateTilt asks about images that are clean where they are measured, noisy elsewhere; a trained network "

@@ -88,7 +88,7 @@ def test_every_path_and_parameterization_from_its_very_beginning(kind, path, par
 
 
 @pytest.mark.parametrize(
-    "kind", [k for k in SAMPLERS if k.requires is cclight.Operator and k.__name__ not in ("DPS", "REDDiff")]
+    "kind", [k for k in SAMPLERS if k.requires is cclight.Operator and k.__name__ not in ("DDNM", "DPS", "REDDiff")]
 )
 def test_the_noise_of_a_nonlinear_operator_is_not_ignored(kind, device):
     prior, operator = mixture(), Quantization(4)

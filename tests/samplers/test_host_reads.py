@@ -7,6 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cclight import (
+    DDNM,
     DDRM,
     DPS,
     OTODE,
@@ -51,6 +52,7 @@ SAMPLERS: list[Sampler] = [
     PiGDM(3),
     DiffPIR(3),
     OTODE(3),
+    DDNM(3),
     DDRM(3),
     DPS(3),
     REDDiff(3),

@@ -8,6 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from cclight import (
+    DDNM,
     DDRM,
     DPS,
     OTODE,
@@ -77,6 +78,7 @@ def test_the_watch_sees_both():
         ConjugateMoments(4),
         ConjugateTilt(4),
         ConjugateTilt(4, renewal=1.0),
+        DDNM(4),
         DDRM(4),
         REDDiff(4),
         PnPFlow(4, samples=2),
