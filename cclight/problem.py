@@ -29,9 +29,10 @@ class Restoration:
     """What a sampler returns.
 
     Attributes:
-        image: the restored images, (B, C, H, W), nominally in [-1, 1] and not clamped.
-        nfe: network evaluations spent on each image.
-        trajectory: the state after each step, each (B, C, H, W), where it was asked for; else None.
+        image: the restored images, (B, C, H, W), nominally in [-1, 1] and not clamped; where a number of samples was asked for,
+            (K, B, C, H, W).
+        nfe: network evaluations spent on each image, or on each sample of it.
+        trajectory: the state after each step, each of the form of `image`, where it was asked for; else None.
     """
 
     image: Tensor

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import lightning.pytorch as pl
 import torch
@@ -29,6 +29,7 @@ class Restored:
         finite: whether each restoration is free of NaN and infinity, (B,).
         index: the images' numbers in their source.
         name: the images' names.
+        sample: which of its image's samples each restoration is; all the first ones where nothing is said.
     """
 
     image: Tensor
@@ -38,6 +39,10 @@ class Restored:
     finite: Tensor
     index: list[int]
     name: list[str]
+    sample: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.sample = self.sample or [0] * len(self.index)
 
 
 class Restorer(pl.LightningModule):
@@ -102,4 +107,5 @@ class Restorer(pl.LightningModule):
             image = torch.where(grey, image.mean(1, keepdim=True), image)
         with torch.autocast(image.device.type, enabled=False):
             consistency = fitted.residual(image).cpu()
-        return Restored(fitted.cut(image), solved.nfe, seconds, consistency, solved.finite, batch.index, batch.name)
+        numbers = batch.index, batch.name, batch.sample
+        return Restored(fitted.cut(image), solved.nfe, seconds, consistency, solved.finite, *numbers)

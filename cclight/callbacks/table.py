@@ -10,7 +10,7 @@ from cclight.runs.results import Run
 if TYPE_CHECKING:
     from rich.table import Table
 
-_ARROWS = {"higher": "↑", "lower": "↓"}
+_ARROWS = {"higher": "↑", "lower": "↓", "none": ""}
 
 
 class SummaryTable(Sink):

@@ -1,8 +1,8 @@
 """RestorationDataModule: photographs become measurements, y = H x_0 + σ_y n.
 
 The photographs are decoded on the CPU and the measurements made on the device. All noise comes from generators seeded by
-(seed, index of the image), so that an image's problem depends on these two alone: not on the batch it came in, nor on the
-number of processes, workers or earlier runs.
+(seed, index of the image), and what restorations begin with by (seed, index, sample), so that an image's problem depends on
+these alone: not on the batch it came in, nor on the number of processes, workers, samples or earlier runs.
 
 The data module shares the work among processes and workers itself (cclight.data.sources), where Lightning would repeat or
 refuse some of it: `use_distributed_sampler` does not matter, and a process may find itself without work, in which case
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from cclight.data.fitting import Fitted, fit
 from cclight.data.loader import Decoded, Loader, Notice, Share
-from cclight.data.noise import generator, standard_normal
+from cclight.data.noise import check_samples, generator, standard_normal
 from cclight.data.noise_map import NoiseLike, noise_std_of
 from cclight.data.preprocessing import Preprocessing
 from cclight.data.sources import Form, SamplePhotographs, Source
@@ -52,6 +52,7 @@ class Batch:
         operator: what made this batch's measurements, where each image has an operator of its own; else None.
         forms: how the photographs were stored; none where nobody took them.
         units: what the numbers of arrays mean; None for photographs.
+        sample: which of its image's samples each problem is for; none where each image has one.
     """
 
     clean: Tensor | None
@@ -66,6 +67,7 @@ class Batch:
     operator: Operator | None = None
     forms: list[Form] = field(default_factory=list)
     units: Units | None = None
+    sample: list[int] = field(default_factory=list)
 
     @property
     def depth(self) -> list[Literal[8, 16]]:
@@ -96,16 +98,19 @@ class RestorationDataModule(pl.LightningDataModule):
         resize: scale the shorter side to image_size before cutting the centre out; false only cuts.
         multiple: where photographs keep their own size, cut each side to a multiple of so many pixels.
         channels: 3 for colour (a grey photograph becomes a grey RGB image), 1 for grey.
-        batch_size: images in a batch, at most.
+        batch_size: restorations in a batch, at most.
         num_workers: processes that decode; 0 decodes in the main one.
         seed: seeds all noise, together with an image's index.
         limit: take the first so many photographs of the source only; None takes all.
         measurements: the photographs are the measurements themselves, made by the operator, and nobody knows the clean images.
             noise_std then says how much noise they are believed to carry; none is added.
         on_error: leave out a photograph that cannot be used ("skip", with a warning that names it) or stop ("raise").
+        samples: restorations of each measurement, 1 to 1024, each from a noise of its own. The first one is what a run of one
+            sample makes, and the kth is the same whatever their number.
 
     Attributes:
         skip: indices that are done, to be left out; set it before prediction begins.
+        done: of images that are not, the samples that are done.
         left_out: why a photograph of this process could not be used, by its index; filled during prediction.
 
     Raises:
@@ -127,8 +132,10 @@ class RestorationDataModule(pl.LightningDataModule):
         limit: int | None = None,
         measurements: bool = False,
         on_error: Literal["skip", "raise"] = "skip",
+        samples: int = 1,
     ) -> None:
         super().__init__()
+        check_samples(samples)
         size = (image_size, image_size) if isinstance(image_size, int) else image_size
         smallest = {
             "image_size": min(size or (1,)),
@@ -155,7 +162,9 @@ class RestorationDataModule(pl.LightningDataModule):
         self.limit = limit
         self.measurements = measurements
         self.on_error = on_error
+        self.samples = samples
         self.skip: Collection[int] = frozenset()
+        self.done: Mapping[int, Collection[int]] = {}
         self.left_out: dict[int, str] = {}
         self._shapes: dict[tuple[int | str, ...], tuple[int, ...] | str] = {}
         self._checked = False
@@ -207,8 +216,18 @@ class RestorationDataModule(pl.LightningDataModule):
         self.left_out, self._shapes, self._checked = {}, {}, False
         rank, world_size = self._share
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        together = 1 if self.operator.per_image else self.batch_size
-        share = Share(self.source, self.preprocessing, together, rank, world_size, self.skip, self.limit)
+        share = Share(
+            self.source,
+            self.preprocessing,
+            self.batch_size,
+            rank,
+            world_size,
+            self.skip,
+            self.limit,
+            self.samples,
+            self.done,
+            apart=self.operator.per_image,
+        )
         return Loader(share, self.num_workers, on_gpu, self._refuse, self._tell)
 
     def _refuse(self, batch: Decoded) -> str | None:
@@ -268,6 +287,8 @@ class RestorationDataModule(pl.LightningDataModule):
 
     def _tell(self, notice: Notice) -> None:
         text = notice.text.rstrip(".")
+        if notice.index in self.left_out:
+            return  # its samples fill several batches
         if not notice.left_out:
             warnings.warn(f"{text}.", stacklevel=2)
         elif self.on_error == "raise":
@@ -284,7 +305,7 @@ class RestorationDataModule(pl.LightningDataModule):
     @torch.inference_mode(False)  # Lightning's default would forbid the gradients that guidance needs
     @torch.no_grad()
     def on_after_batch_transfer(self, batch: Decoded, dataloader_idx: int) -> Batch:
-        images, index, name, content, labels, forms, parameters = batch
+        images, index, name, content, labels, forms, parameters, samples = batch
         images = images.clone() if images.is_inference() else images
         operator = self.operator.of(name[0], parameters[0]).to(images.device)
         clean, units = None if self.measurements else images, self.source.units
@@ -303,13 +324,13 @@ class RestorationDataModule(pl.LightningDataModule):
         shape = self._restored_shape(batch) if clean is None else tuple(clean.shape[1:])
         if isinstance(shape, str):
             raise ValueError(f"{name[0]} (number {index[0]}): {shape}.")
-        initial = [generator(self.seed, i, "initial") for i in index]
+        initial = [generator(self.seed, i, "initial", k) for i, k in zip(index, samples, strict=True)]
         noise = standard_normal(shape, initial, y.real.dtype, images.device)
         fitted = fit(operator, y, self._prior, self.noise_std) if clean is None else None
         if not self._checked:
             check_adjoint(operator if fitted is None else fitted.operator, noise)
             self._checked = True
         label = torch.tensor(labels, device=images.device) if max(labels) >= 0 else None
-        draws = [generator(self.seed, i, "sampler") for i in index]
+        draws = [generator(self.seed, i, "sampler", k) for i, k in zip(index, samples, strict=True)]
         own = operator if self.operator.per_image else None
-        return Batch(clean, y, noise, draws, index, name, content, fitted, label, own, forms, units)
+        return Batch(clean, y, noise, draws, index, name, content, fitted, label, own, forms, units, samples)

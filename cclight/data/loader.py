@@ -7,8 +7,9 @@ index mod world_size = k whatever the number of its workers.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -20,7 +21,7 @@ from cclight.data.sources import Form, Source
 
 
 class Decoded(NamedTuple):
-    """Photographs of one size, or arrays of one shape.
+    """Photographs of one size, or arrays of one shape; a photograph stands in it once for each of its samples.
 
     Attributes:
         images: (B, C, H, W) in [-1, 1]; arrays, (B, C, ...), in their source's units.
@@ -30,6 +31,7 @@ class Decoded(NamedTuple):
         labels: their classes, -1 for none.
         forms: how they were stored.
         parameters: the further arrays that each brings for its operator, by name.
+        samples: which of its photograph's restorations each is for.
     """
 
     images: Tensor
@@ -39,9 +41,10 @@ class Decoded(NamedTuple):
     labels: list[int]
     forms: list[Form]
     parameters: list[dict[str, Tensor]]
+    samples: list[int]
 
 
-_Item = tuple[Tensor, int, str, str, int, Form, dict[str, Tensor]]
+_Item = tuple[Tensor, int, str, str, int, Form, dict[str, Tensor], int]
 
 
 @dataclass(frozen=True)
@@ -60,16 +63,19 @@ class Notice:
 
 
 class Share(IterableDataset[Decoded | Notice]):
-    """One process' share of a source, in batches of consecutive photographs of equal size.
+    """One process' share of a source, in batches of consecutive photographs of equal size, each as often as it has samples.
 
     Args:
         source: where the photographs come from.
         preprocessing: makes tensors of them.
-        batch_size: photographs in a batch, at most: another size begins a new batch.
+        batch_size: samples in a batch, at most: another size begins a new batch.
         rank: this process' number.
         world_size: the number of processes.
         skip: indices that are done.
         limit: look at the first so many photographs of the source only; None looks at all.
+        samples: how often each photograph is restored.
+        done: samples that are done, of photographs of which others are not.
+        apart: two photographs share no batch.
     """
 
     def __init__(
@@ -81,6 +87,9 @@ class Share(IterableDataset[Decoded | Notice]):
         world_size: int = 1,
         skip: Collection[int] = frozenset(),
         limit: int | None = None,
+        samples: int = 1,
+        done: Mapping[int, Collection[int]] = MappingProxyType({}),
+        apart: bool = False,
     ) -> None:
         self.source = source
         self.preprocessing = preprocessing
@@ -89,6 +98,14 @@ class Share(IterableDataset[Decoded | Notice]):
         self.world_size = world_size
         self.skip = skip
         self.limit = limit
+        self.samples = samples
+        self.done = dict(done)
+        self.apart = apart
+
+    def _wanted(self, index: int) -> list[int]:
+        """A photograph's samples that are still to be made."""
+        done = self.done.get(index, ())
+        return [sample for sample in range(self.samples) if sample not in done]
 
     def __iter__(self) -> Iterator[Decoded | Notice]:
         info = get_worker_info()
@@ -108,13 +125,15 @@ class Share(IterableDataset[Decoded | Notice]):
                 yield Notice(
                     entry.index, f"{entry.place} is smaller than the images asked for and was enlarged", left_out=False
                 )
-            if batch and (
-                len(batch) == self.batch_size or (batch[0][0].shape, batch[0][0].dtype) != (image.shape, image.dtype)
-            ):
+            if batch and (self.apart or (batch[0][0].shape, batch[0][0].dtype) != (image.shape, image.dtype)):
                 yield _collate(batch)
                 batch = []
-            own = (photograph.index, photograph.name, entry.fingerprint(), entry.label, photograph.form)
-            batch.append((image, *own, photograph.parameters))
+            own = (photograph.index, photograph.name, entry.fingerprint(), entry.label, photograph.form, photograph.parameters)
+            for sample in self._wanted(entry.index):
+                if len(batch) == self.batch_size:
+                    yield _collate(batch)
+                    batch = []
+                batch.append((image, *own, sample))
         if batch:
             yield _collate(batch)
 
@@ -131,10 +150,14 @@ class Share(IterableDataset[Decoded | Notice]):
         if self.preprocessing.size is None and self.batch_size > 1:
             raise TypeError("Photographs of several sizes share no batch: the number of batches is known at the end.")
         counts = [0] * max(workers, 1)
+        batches = 0
         for index in range(self.rank, length, self.world_size):
-            if index not in self.skip:
-                counts[index // self.world_size % len(counts)] += 1
-        return sum(math.ceil(count / self.batch_size) for count in counts)
+            wanted = 0 if index in self.skip else len(self._wanted(index))
+            if self.apart:
+                batches += math.ceil(wanted / self.batch_size)
+            else:
+                counts[index // self.world_size % len(counts)] += wanted
+        return batches + sum(math.ceil(count / self.batch_size) for count in counts)
 
 
 class Loader:
@@ -175,7 +198,7 @@ class Loader:
             if isinstance(item, Notice):
                 self.tell(item)
             elif (reason := self.refuse(item)) is not None:
-                for index, name in zip(item.indices, item.names, strict=True):
+                for index, name in dict(zip(item.indices, item.names, strict=True)).items():
                     self.tell(Notice(index, f"{name} (number {index}): {reason}", left_out=True))
             else:
                 yield item

@@ -1,13 +1,16 @@
-"""Noise that belongs to an image: a generator for each (seed, image, purpose), whatever batch, process or order it meets.
+"""Noise that belongs to an image: a generator for each (seed, image, purpose, sample), in whatever batch, process or order.
 
 Torch's generator on the CPU keeps 32 bits of its seed, so hashes of 64 bits would collide by chance (two of 50,000 images
 would share their noise more often than not). Instead the pair (image, purpose) is numbered and the numbers are permuted:
 
-    key = 4 · index + purpose  <  2³²,       seed of the generator = π_seed(key),
+    key = 4 · number + purpose  <  2³²,      seed of the generator = π_seed(key),
 
 where π_seed is a permutation of the 32-bit numbers, four rounds of xor with a hash of the seed and of MurmurHash3's
 finalizer. Within a run no two generators are alike; another seed gives another permutation. A training numbers its batches,
 key = 2²⁴ · rank + number, in the same way.
+
+The number is the image's index, and for the kth further sample of an image it is 2²⁰ k + index: with several samples a run has
+at most 2²⁰ images, whose indices are below the numbers of all further samples.
 
 Reference:
     Salmon et al., Parallel Random Numbers: As Easy as 1, 2, 3, SC 2011 (keyed permutations of counters).
@@ -30,17 +33,39 @@ _PURPOSE_BITS = 2
 _MASK = 0xFFFFFFFF
 
 
-def generator(seed: int, index: int, purpose: Purpose) -> torch.Generator:
-    """A random generator on the CPU that depends on (seed, index, purpose) alone.
+_SAMPLE_BITS = 20
+MOST_SAMPLES = 1 << (32 - _PURPOSE_BITS - _SAMPLE_BITS)
+
+
+def check_samples(samples: int) -> None:
+    """Refuse a number of samples that does not exist.
+
+    Raises:
+        ValueError: naming the number and the range.
+    """
+    if not 1 <= samples <= MOST_SAMPLES:
+        raise ValueError(f"samples must lie between 1 and {MOST_SAMPLES}, got {samples}: another seed gives others.")
+
+
+def generator(seed: int, index: int, purpose: Purpose, sample: int = 0) -> torch.Generator:
+    """A random generator on the CPU that depends on (seed, index, purpose, sample) alone.
 
     Args:
         seed: the run's seed, any integer.
-        index: the image's number, 0 <= index < 2³⁰.
+        index: the image's number, 0 <= index < 2³⁰; below 2²⁰ for a further sample.
         purpose: "initial" for ε, "measurement" for n, "sampler" for what a sampler draws on its way: independent streams.
+        sample: which of the image's samples it is for, 0 <= sample < 2¹⁰.
 
     Raises:
-        ValueError: for an index out of range or an unknown purpose.
+        ValueError: for a number out of range or an unknown purpose.
     """
+    if sample:
+        if not (0 < sample < MOST_SAMPLES and 0 <= index < 1 << _SAMPLE_BITS):
+            raise ValueError(
+                f"A run has at most {MOST_SAMPLES} samples of each of {1 << _SAMPLE_BITS} images, got sample {sample} of image "
+                f"{index}: set data.limit to {1 << _SAMPLE_BITS}, and restore the others as another source."
+            )
+        index |= sample << _SAMPLE_BITS
     if not 0 <= index < 1 << (32 - _PURPOSE_BITS):
         raise ValueError(f"An image's index must lie in [0, 2**{32 - _PURPOSE_BITS}), got {index}.")
     if purpose not in PURPOSES:

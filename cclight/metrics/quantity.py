@@ -18,7 +18,7 @@ class Quantity:
     Attributes:
         name: the key in metrics.json and the column in metrics.csv.
         title: how tables call it, with the unit.
-        direction: which way is better.
+        direction: which way is better; none where the best value lies between.
         range: the least and the greatest value it can have.
         measures: its input and what it aggregates.
         digits: decimals that tables show.
@@ -26,7 +26,7 @@ class Quantity:
 
     name: str
     title: str
-    direction: Literal["higher", "lower"]
+    direction: Literal["higher", "lower", "none"]
     range: tuple[float, float]
     measures: str
     digits: int = 3

@@ -4,8 +4,10 @@
       config.yaml              the resolved configuration
       restored/00007_astronaut.png   measurement/...   clean/...   maps/...
       restored/00007_scan.npy        the same of arrays, in their own units, beside a picture where there is one to show
+      samples/00007_astronaut_001.png, ...   further restorations of the same measurement; the first one is in restored/
+      mean/00007_astronaut.png       of all of them, and std/00007_astronaut.png with std/00007_astronaut.npy
       rows/                    the rows of the grid, grid.png
-      records/00000.jsonl      one line per finished image: index, name, content and numbers; one file per rank
+      records/00000.jsonl      one line per restoration: index, name, content and numbers; one file per rank
       records/evaluated.jsonl  the same of `cclight evaluate`, which go before
       records/files.json       the hashes of the files that the configuration names
       metrics.json, metrics.csv      written last: a folder that holds metrics.json is finished
@@ -13,7 +15,8 @@
 
 Files are written under a temporary name and renamed, so that each is there whole or not at all. Records are appended, a line at
 a time; half a line, which a kill can leave, is ignored. An image is finished when its record and its picture are both there.
-Threads write, in this order: a record follows the pictures that were handed over before it.
+Threads write, in this order: a record follows the pictures that were handed over before it. With several samples each has its
+record, and one more is of all of them together (`cclight.runs.records`).
 
 A record is valid for the content that it was made from, not for a place or a path. It holds the hash of its picture: where the
 source has another picture at that number now, the image is computed again, and what was made of the other one is deleted. So
@@ -29,34 +32,23 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
-from collections.abc import Collection, Iterable, Iterator
-from pathlib import Path, PurePath
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cclight.data.formats import SUFFIXES
 from cclight.errors import RunError
 from cclight.runs.files import encode_array, write_error, write_whole
 from cclight.runs.inputs import differences, files_of
+from cclight.runs.layout import KINDS, PICTURE, RECORDS, TEMPORARY, Kind, clear, index_of, picture_of, written
 from cclight.runs.lock import FOLDER as LOCKS
 from cclight.runs.lock import RunLock
 from cclight.runs.naming import check_name
 from cclight.runs.pictures import encode_picture, to_levels
-from cclight.runs.records import Record, append_lines, lines_of, read_lines
+from cclight.runs.records import TOGETHER, Key, Record, append_lines, key_of, lines_of, merge, read_lines
 from cclight.runs.writer import Writer
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-Kind = Literal["restored", "measurement", "clean", "rows", "maps"]
-
-KINDS: tuple[Kind, ...] = ("restored", "measurement", "clean", "rows", "maps")
-
-# What a run writes, by name: nothing else is ever deleted.
-_PICTURE = re.compile(r"(\d{5,})(_.*)?\.(png|npy)")
-_RECORDS = re.compile(r"(\d{5,}|evaluated)\.jsonl|files\.json")
-_TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
-_WHOLE = ("metrics.json", "metrics.csv", "grid.png", "config.yaml")  # the configuration last
 
 
 class RunFolder:
@@ -145,7 +137,7 @@ class RunFolder:
             self.flush()
         if self._lock.held and self.rank == 0 and not self.finished():
             with contextlib.suppress(RunError, OSError):
-                self._clear()
+                clear(self.path)
                 self.close()
                 for file in (self.path / LOCKS).iterdir():
                     file.unlink()
@@ -155,17 +147,15 @@ class RunFolder:
 
     # Writing
 
-    def file(self, kind: Kind, index: int, name: str) -> Path:
-        """The path of an image's picture, named by its index and its source's name: restored/00007_astronaut.png."""
-        stem = PurePath(name).stem if PurePath(name).suffix.lower() in SUFFIXES else PurePath(name).name
-        slug = re.sub(r"[^\w.-]+", "_", stem).strip("_.")[:60]
-        return self.path / kind / (f"{index:05d}_{slug}.png" if slug else f"{index:05d}.png")
+    def file(self, kind: Kind, index: int, name: str, sample: int = 0) -> Path:
+        """The path of an image's picture: `cclight.runs.layout.picture_of`."""
+        return picture_of(self.path, kind, index, name, sample)
 
     def make(self, kind: Kind) -> None:
         """Make the folder for a kind of pictures. Raises RunError when it cannot be made."""
         self._make(self.path / kind)
 
-    def write_image(self, kind: Kind, index: int, name: str, image: Tensor, depth: Literal[8, 16] = 8) -> Path:
+    def write_image(self, kind: Kind, index: int, name: str, image: Tensor, depth: Literal[8, 16] = 8, sample: int = 0) -> Path:
         """Write a picture, soon: (C, H, W) in [-1, 1] with so many bits a channel, or uint8.
 
         Returns:
@@ -174,25 +164,24 @@ class RunFolder:
         Raises:
             RunError: when this or an earlier one cannot be written.
         """
-        path = self.file(kind, index, name)
-        if not path.parent.is_dir():
-            self.make(kind)
-        levels = to_levels(image, depth).cpu()
-        self._writer.write(path, levels.nbytes, lambda: encode_picture(levels))
+        path, levels = self.file(kind, index, name, sample), to_levels(image, depth).cpu()
+        self._write(path, levels, lambda: encode_picture(levels))
         return path
 
-    def array(self, kind: Kind, index: int, name: str) -> Path:
+    def array(self, kind: Kind, index: int, name: str, sample: int = 0) -> Path:
         """The path of an image's array, beside its picture: restored/00007_scan.npy."""
-        return self.file(kind, index, name).with_suffix(".npy")
+        return self.file(kind, index, name, sample).with_suffix(".npy")
 
-    def write_array(self, kind: Kind, index: int, name: str, values: Tensor) -> Path:
+    def write_array(self, kind: Kind, index: int, name: str, values: Tensor, sample: int = 0) -> Path:
         """Write an array of any shape as .npy, soon. Raises RunError when it, or one before it, cannot be written."""
-        path = self.array(kind, index, name)
-        if not path.parent.is_dir():
-            self.make(kind)
-        kept = values.detach().cpu()
-        self._writer.write(path, kept.nbytes, lambda: encode_array(kept))
+        path, kept = self.array(kind, index, name, sample), values.detach().cpu()
+        self._write(path, kept, lambda: encode_array(kept))
         return path
+
+    def _write(self, path: Path, values: Tensor, content: Callable[[], bytes]) -> None:
+        if not path.parent.is_dir():
+            self._make(path.parent)
+        self._writer.write(path, values.nbytes, content)
 
     def flush(self) -> None:
         """Wait until all pictures and records are on disk. Raises RunError when one could not be written."""
@@ -206,7 +195,15 @@ class RunFolder:
                 or by what is called next.
         """
         lines = lines_of(records)
-        self._writer.then(lambda: self._append(lines))
+        self.then(lambda: self._append(lines))
+
+    def then(self, action: Callable[[], None]) -> None:
+        """Do something, soon and on a thread, once everything that was handed over is on disk.
+
+        Raises:
+            RunError: as `append`; what the action raises is raised here or by what is called next.
+        """
+        self._writer.then(action)
 
     def _append(self, lines: bytes) -> None:
         self._lock.check(self.rank)
@@ -227,20 +224,20 @@ class RunFolder:
             RunError: when the folder cannot be written to.
         """
         self.flush()
-        records = self.finished(evaluated=False)
-        kept = [record for index, record in records.items() if index in indices]
+        records = self.samples(evaluated=False)
+        kept = [record for (index, _), record in records.items() if index in indices]
         try:
             if len(kept) < len(records):
                 # In one file, whole: a record that is gone must not come back from another rank's file.
-                files = [file for file in self._ours("records", _RECORDS) if file.name != "files.json"]
+                files = [file for file in written(self.path / "records", RECORDS) if file.name != "files.json"]
                 write_whole(self.path / "records" / "00000.jsonl", lines_of(kept))
                 for file in files:
                     if file.name != "00000.jsonl":
                         file.unlink(missing_ok=True)
                 self.reopen()
             for kind in KINDS:
-                for file in self._ours(kind, _PICTURE):
-                    if int(file.name.partition(".")[0].partition("_")[0]) not in indices:
+                for file in written(self.path / kind, PICTURE):
+                    if index_of(file) not in indices:
                         file.unlink(missing_ok=True)
         except OSError as error:
             raise write_error(Path(error.filename or self.path), error) from error
@@ -264,34 +261,33 @@ class RunFolder:
         return self.path / "records" / "evaluated.jsonl"  # sorts behind the ranks' files
 
     def finished(self, evaluated: bool = True) -> dict[int, Record]:
-        """The records of all finished images by index. They grow with the work: ranks read them between two barriers.
+        """One record by index of each image of which a restoration is finished: `samples`, merged."""
+        return merge(self.samples(evaluated))
+
+    def samples(self, evaluated: bool = True) -> dict[Key, Record]:
+        """The records of all finished restorations. They grow with the work: ranks read them between two barriers.
 
         Args:
             evaluated: let the numbers of `cclight evaluate` go before the run's own.
         """
-        records: dict[int, Record] = {}
+        records: dict[Key, Record] = {}
         for path in sorted((self.path / "records").glob("*.jsonl")):
             if evaluated or path != self._evaluated:
-                records.update({record["index"]: record for record in read_lines(path)})
+                records.update({key_of(record): record for record in read_lines(path)})
         if (self.path / "restored").is_dir():
-            pictures = set(os.listdir(self.path / "restored"))
-            records = {
-                index: record
-                for index, record in records.items()
-                if "failed" in record or self._result(record).name in pictures
-            }
+            folders = [self.path / kind for kind in ("restored", "samples", "std")]
+            there = {f"{folder.name}/{name}" for folder in folders if folder.is_dir() for name in os.listdir(folder)}
+            records = {key: record for key, record in records.items() if "failed" in record or self._result(record) in there}
         return dict(sorted(records.items()))
 
-    def _result(self, record: Record) -> Path:
-        """The file that an image's restoration is."""
-        return (self.array if "units" in record else self.file)("restored", record["index"], record["name"])
-
-    def _ours(self, folder: str, pattern: re.Pattern[str]) -> Iterator[Path]:
-        """The files in one of the run's folders that the run itself has written."""
-        if (self.path / folder).is_dir():
-            for file in sorted((self.path / folder).iterdir()):
-                if pattern.fullmatch(file.name) and file.is_file():
-                    yield file
+    def _result(self, record: Record) -> str:
+        """The file that a restoration is, or what is written last of an image's samples together; inside the folder."""
+        (index, sample), name = key_of(record), record["name"]
+        if sample == TOGETHER:
+            path = self.array("std", index, name)
+        else:
+            path = (self.array if "units" in record else self.file)("restored", index, name, sample)
+        return f"{path.parent.name}/{path.name}"
 
     # The parts of open
 
@@ -311,14 +307,14 @@ class RunFolder:
 
         done, kept, listed = self.path / "metrics.json", self.path / "config.yaml", self.path / "records" / "files.json"
         if self.overwrite:
-            self._clear()
+            clear(self.path)
         elif done.exists() and not self.resume:
             raise RunError(
                 f"{self.path} already holds a finished run: choose another run.name, or set run.overwrite to true to replace "
                 f"it, or run.resume to true to compute what it lacks."
             )
         elif all("failed" in record for record in self.finished().values()):
-            self._clear()  # an earlier try restored nothing: it has no claim to the name
+            clear(self.path)  # an earlier try restored nothing: it has no claim to the name
         files = files_of(config)
         if kept.exists():
             try:
@@ -336,26 +332,13 @@ class RunFolder:
                 self.reopen()
             for folder in (self.path, *(self.path / part for part in (*KINDS, "records"))):
                 for stale in folder.glob(".*.tmp"):
-                    if _TEMPORARY.fullmatch(stale.name):
+                    if TEMPORARY.fullmatch(stale.name):
                         stale.unlink(missing_ok=True)
         except OSError as error:
             raise write_error(Path(error.filename), error) from error
         self._make(listed.parent)
         write_whole(kept, config.encode())
         write_whole(listed, json.dumps(files, indent=2).encode())
-
-    def _clear(self) -> None:
-        """Delete what a run writes and nothing else, the configuration last."""
-        try:
-            for folder, pattern in [*((kind, _PICTURE) for kind in KINDS), ("records", _RECORDS)]:
-                for file in self._ours(folder, pattern):
-                    file.unlink(missing_ok=True)
-                with contextlib.suppress(OSError):  # somebody's files are in it, or it is not there
-                    (self.path / folder).rmdir()
-            for part in _WHOLE:
-                (self.path / part).unlink(missing_ok=True)
-        except OSError as error:
-            raise RunError(f"Could not delete the old results in {self.path} ({error.strerror}): delete the folder.") from error
 
     def _make(self, folder: Path) -> None:
         try:

@@ -22,6 +22,10 @@ _FREE_DATA = ("data.batch_size", "data.num_workers", "data.pin_memory", "data.pr
 _BOUND = ("trainer.precision",)
 
 
+# A run goes on with more samples: those that it has stay what they are.
+_GROWING = ("samples", "data.samples")
+
+
 # Where a folder is a part of the model and not a collection of photographs.
 _PARTS = ("operator", "model")
 
@@ -65,6 +69,9 @@ def differences(
     """
     was, now = kept_files or {}, files or {}
     old, new = _values(kept), _values(config)
+    for key in _GROWING:
+        if old.get(key, 1) <= new.get(key, 1):
+            old.pop(key, None), new.pop(key, None)
     keys = [key for key in sorted(old.keys() | new.keys()) if _relevant(key) and old.get(key) != new.get(key)]
     words = [f"{key} is {old.get(key)!r} there, {new.get(key)!r} here" for key in keys]
     changed = [key for key in sorted(was) if key not in keys and was[key] != now.get(key)]

@@ -1,16 +1,61 @@
-"""Files of records: one JSON object a line, appended; half a line, which a kill can leave, is ignored."""
+"""Files of records: one JSON object a line, appended; half a line, which a kill can leave, is ignored.
+
+A line is of a sample, one of an image's restorations, or of all of them together: `sample` says which one (the first where it
+says nothing), `samples` how many are together. Whoever asks for images gets one record of each, `merge`.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from cclight.runs.files import write_error
 
 Record = dict[str, Any]
+Key = tuple[int, int]  # an image's index and its sample's number; TOGETHER for all of its samples
+TOGETHER = -1
+
+
+def key_of(record: Record) -> Key:
+    """What a record is of."""
+    return record["index"], TOGETHER if "samples" in record else record.get("sample", 0)
+
+
+def merge(records: Mapping[Key, Record]) -> dict[int, Record]:
+    """One record of each image by index, as if it had one sample.
+
+    Its numbers are the means over its samples that did not fail, and what was measured of them together lies beside them. An
+    image of which no sample could be restored is failed as its first one is.
+    """
+    images: dict[int, list[Record]] = {}
+    for key in sorted(records):
+        images.setdefault(key[0], []).append(records[key])
+    return {index: _merged(lines) for index, lines in images.items() if any("samples" not in line for line in lines)}
+
+
+def _merged(lines: list[Record]) -> Record:
+    """An image's record of its lines."""
+    samples = [line for line in lines if "samples" not in line]
+    whole = [line for line in samples if "failed" not in line] or samples[:1]
+    merged = {key: value for key, value in whole[0].items() if key != "sample"}
+    if len(samples) == 1:
+        return merged
+    for key, value in merged.items():
+        values = [line[key] for line in whole if _is_number(line.get(key))]
+        if key != "index" and _is_number(value) and len(values) == len(whole):
+            merged[key] = math.fsum(values) / len(values)
+    for line in lines:
+        if line.get("samples") == len(samples):  # else it is of fewer, from before the run went on with more
+            merged.update(line)
+    return merged
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def append_lines(path: Path, lines: bytes) -> None:
@@ -41,7 +86,8 @@ def read_lines(path: Path) -> Iterator[Record]:
         except (ValueError, RecursionError):
             continue
         if isinstance(record, dict) and type(record.get("index")) is int and isinstance(record.get("name"), str):
-            yield record
+            if type(record.get("sample", 0)) is int and type(record.get("samples", 2)) is int:
+                yield record
 
 
 def lines_of(records: Iterable[Record]) -> bytes:

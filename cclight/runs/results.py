@@ -12,6 +12,7 @@ import json
 import math
 import sys
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -21,11 +22,12 @@ import yaml
 from cclight import configs
 from cclight.errors import UsageError, one_line
 from cclight.runs.files import write_whole
-from cclight.runs.folder import KINDS, Kind, RunFolder
-from cclight.runs.records import Record
+from cclight.runs.layout import KINDS, Kind, picture_of
+from cclight.runs.records import Key, Record, key_of, merge
 
 if TYPE_CHECKING:
     from cclight.metrics.summary import Summary
+    from cclight.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -36,13 +38,19 @@ class Run:
         path: its folder.
         config: the resolved configuration, config.yaml.
         summary: the content of metrics.json: images, failed, left_out and metrics by name.
-        records: each image's numbers by index, as `cclight.runs.folder` keeps them; a failed one holds `failed`.
+        lines: the records of samples, and of each image's samples together, as `cclight.runs.folder` keeps them.
+        records: each image's numbers by index; a failed one holds `failed`.
     """
 
     path: Path
     config: dict[str, Any]
     summary: dict[str, Any]
-    records: dict[int, Record]
+    lines: dict[Key, Record]
+
+    @cached_property
+    def records(self) -> dict[int, Record]:
+        """One record of each image."""
+        return merge(self.lines)
 
     @classmethod
     def read(cls, path: str | Path) -> Run:
@@ -62,13 +70,13 @@ class Run:
         summary = read_summary(folder)
         # A metric without a mean may have been NaN; one with a mean rests on numbers.
         numbers = tuple(name for name, metric in summary["metrics"].items() if metric.get("mean") is not None)
-        records = read_records(folder, numbers)
-        if len(records) < summary["images"]:
+        run = cls(folder, read_config(folder), summary, read_records(folder, numbers))
+        if len(run.records) < summary["images"]:
             raise UsageError(
-                f"{folder / 'records'} is damaged (it holds {len(records)} of the {summary['images']} images of metrics.json): "
+                f"{folder / 'records'} is damaged (it holds {len(run.records)} of the {summary['images']} images of metrics.json): "
                 f"run the run's `cclight predict` with --run.resume true, which restores the others anew"
             )
-        return cls(folder, read_config(folder), summary, records)
+        return run
 
     @property
     def name(self) -> str:
@@ -136,16 +144,20 @@ class Run:
             return {}
         return {str(key): str(value) for key, value in content.items()} if isinstance(content, dict) else {}
 
-    def picture(self, kind: Kind, index: int) -> Path | None:
+    @property
+    def samples(self) -> int:
+        """The most restorations that an image has."""
+        return max((sample + 1 for _, sample in self.lines), default=1)
+
+    def picture(self, kind: Kind, index: int, sample: int = 0) -> Path | None:
         """An image's saved picture, or None where it was not saved."""
         assert kind in KINDS
-        folder = RunFolder(self.path.name, str(self.path.parent))
-        path = folder.file(kind, index, self.records[index]["name"])
+        path = picture_of(self.path, kind, index, self.records[index]["name"], sample)
         return path if path.is_file() else None
 
-    def array(self, kind: Kind, index: int) -> Path | None:
+    def array(self, kind: Kind, index: int, sample: int = 0) -> Path | None:
         """An image's saved array, or None where it was not saved: those of photographs are pictures alone."""
-        path = RunFolder(self.path.name, str(self.path.parent)).array(kind, index, self.records[index]["name"])
+        path = picture_of(self.path, kind, index, self.records[index]["name"], sample).with_suffix(".npy")
         return path if path.is_file() else None
 
 
@@ -209,7 +221,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
     for name, metric in content["metrics"].items():
         check(isinstance(metric, dict), f"{name} is of the wrong kind")
         check(isinstance(metric.get("title"), str), f"{name} has no title")
-        check(metric.get("direction") in ("higher", "lower"), f"{name} has no direction")
+        check(metric.get("direction") in ("higher", "lower", "none"), f"{name} has no direction")
         check(type(metric.get("digits")) is int and 0 <= metric["digits"] <= 20, f"{name} has no number of digits")
         check(metric.get("mean") is None or _is_number(metric["mean"]), f"the mean of {name} is no number")
         check("mean" in metric or isinstance(metric.get("unavailable"), str), f"{name} has no mean")
@@ -219,8 +231,8 @@ def read_summary(folder: Path) -> dict[str, Any]:
     return content
 
 
-def read_records(folder: Path, numbers: tuple[str, ...] = ()) -> dict[int, Record]:
-    """The records of a run by index, those of `cclight evaluate` before the others; half a line, which a kill leaves, is none.
+def read_records(folder: Path, numbers: tuple[str, ...] = ()) -> dict[Key, Record]:
+    """The records of a run by image and sample, those of `cclight evaluate` before the others; half a line, which a kill leaves, is none.
 
     Args:
         folder: the run's.
@@ -229,7 +241,7 @@ def read_records(folder: Path, numbers: tuple[str, ...] = ()) -> dict[int, Recor
     Raises:
         UsageError: when a line is damaged.
     """
-    records: dict[int, Record] = {}
+    records: dict[Key, Record] = {}
     for path in sorted((folder / "records").glob("*.jsonl")):
         for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
             try:
@@ -241,7 +253,7 @@ def read_records(folder: Path, numbers: tuple[str, ...] = ()) -> dict[int, Recor
                     f"{path}, line {number}, is damaged ({what}): delete the line and run the run's `cclight predict` with "
                     f"--run.resume true, which restores that image anew"
                 )
-            records[record["index"]] = record
+            records[key_of(record)] = record
     return dict(sorted(records.items()))
 
 
@@ -262,6 +274,8 @@ def _odd(record: Any, numbers: tuple[str, ...]) -> str:
         return f"it is no record but {one_line(ValueError(str(record)))}"
     if type(record.get("index")) is not int or not isinstance(record.get("name"), str):
         return f"index is {record.get('index')!r} and name {record.get('name')!r}"
+    if type(record.get("sample", 0)) is not int or type(record.get("samples", 1)) is not int:
+        return f"sample is {record.get('sample')!r} and samples {record.get('samples')!r}"
     odd = [key for key in numbers if key in record and not _is_number(record[key])]
     return f"{odd[0]} is {record[odd[0]]!r}" if odd else ""
 
@@ -294,7 +308,7 @@ def is_own(class_path: str) -> bool:
 
 def write_results(
     run: RunFolder,
-    records: dict[int, Record],
+    lines: dict[Key, Record],
     summaries: dict[str, Summary],
     left_out: dict[int, str] | None = None,
     distances: dict[str, Any] | None = None,
@@ -303,7 +317,7 @@ def write_results(
 
     Args:
         run: where to.
-        records: by image index.
+        lines: the records of samples, and of each image's samples together.
         summaries: by the metric's name.
         left_out: photographs that could not be used, and why, by index.
         distances: what FID and KID were measured with, where it is not what the configuration says.
@@ -314,6 +328,7 @@ def write_results(
     Raises:
         RunError: when they cannot be written.
     """
+    records = merge(lines)
     failed = [{key: record[key] for key in ("index", "name", "failed")} for record in records.values() if "failed" in record]
     columns = ["index", "name", *(name for name in summaries if any(name in record for record in records.values()))]
     text = io.StringIO()
@@ -331,7 +346,7 @@ def write_results(
     }
     content = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_whole(run.path / "metrics.json", content.encode())
-    return Run(run.path, read_config(run.path), json.loads(content), records)
+    return Run(run.path, read_config(run.path), json.loads(content), lines)
 
 
 def _version(package: str) -> str:

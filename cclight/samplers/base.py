@@ -12,12 +12,13 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from cclight.data.noise import generator, standard_normal
+from cclight.data.noise import check_samples, generator, standard_normal
 from cclight.operators.base import LinearOperator, Operator, SpectralOperator
 from cclight.operators.whitened import whitened
 from cclight.paths.guidance import SCHEDULES
@@ -142,8 +143,9 @@ class Sampler(ABC):
         generators: Sequence[torch.Generator] | None = None,
         label: Tensor | None = None,
         keep_trajectory: bool = False,
+        samples: int | None = None,
     ) -> Restoration:
-        """Restore a batch of measurements.
+        """Restore a batch of measurements, once or several times from other noise.
 
         Args:
             prior: the denoiser.
@@ -158,6 +160,9 @@ class Sampler(ABC):
             generators: one random generator per image, for samplers that draw more noise; None makes them of the seed.
             label: the class of each image, (B,) integers, -1 for none; for a prior that knows labels alone.
             keep_trajectory: return the state after each step as well.
+            samples: K restorations of each measurement, one after the other, each from noise of its own; the first is that of
+                `samples=None`, the kth the same whatever K. The images then are (K, B, C, H, W): mean(0) and std(0) say what
+                they agree on. None is one restoration, (B, C, H, W).
 
         Returns:
             The restored images, the network evaluations per image and, where asked for, the trajectory.
@@ -171,11 +176,21 @@ class Sampler(ABC):
             raise TypeError(
                 f"y is a floating tensor of [-1, 1] images' measurements, got {kind}: y.float() / 127.5 - 1 for bytes."
             )
+        if samples is not None:
+            check_samples(samples)
+            if noise is not None or generators is not None:
+                raise ValueError("The noise of samples comes from the seed: leave noise and generators out, or samples.")
+            once = partial(self.sample, prior, operator, y, noise_std=noise_std, label=label, keep_trajectory=keep_trajectory)
+            runs = [once(_initial(operator, y, seed, k), generators=_draws(y.shape[0], seed, k)) for k in range(samples)]
+            states = [torch.stack(one) for one in zip(*(run.trajectory or () for run in runs), strict=True)]
+            images = torch.stack([run.image for run in runs])
+            if samples > 1 and bool((images == images[:1]).all()):
+                warnings.warn(alike(self), stacklevel=2)
+            return Restoration(images, runs[0].nfe, states if keep_trajectory else None)
         if noise is None:
-            shape, places = _image_shape(operator, y), range(y.shape[0] if y.ndim else 0)
-            noise = standard_normal(shape, [generator(seed, place, "initial") for place in places], y.real.dtype, y.device)
+            noise = _initial(operator, y, seed)
         if generators is None:
-            generators = [generator(seed, place, "sampler") for place in range(noise.shape[0])]
+            generators = _draws(noise.shape[0], seed)
         if isinstance(noise_std, Tensor):
             operator, y, noise_std = whitened(operator, y, noise_std)
         if y.is_complex():
@@ -294,6 +309,14 @@ def check_guidance(guidance: float, schedule: str | None = None) -> None:
         raise ValueError(f"Unknown guidance schedule {schedule!r}: choose one of {', '.join(SCHEDULES)}.")
 
 
+def alike(sampler: Sampler) -> str:
+    """What to say of samples that are one."""
+    return (
+        f"{type(sampler).__name__} makes the same restoration of every noise, its samples are copies: begin closer to noise "
+        f"(a smaller t_start), or choose a sampler that draws (as eta > 0 of DDRM does)."
+    )
+
+
 def _image_shape(operator: Operator, y: Tensor) -> tuple[int, ...]:
     """The shape (C, H, W) of the images that measurements are of.
 
@@ -308,3 +331,15 @@ def _image_shape(operator: Operator, y: Tensor) -> tuple[int, ...]:
         raise ValueError(
             f"y of shape {tuple(y.shape)} is no batch of {type(operator).__name__}'s measurements ({error}): give (B, ...)."
         ) from error
+
+
+def _initial(operator: Operator, y: Tensor, seed: int, sample: int = 0) -> Tensor:
+    """The noise that a sample of each image begins with, (B, C, H, W)."""
+    places = range(y.shape[0] if y.ndim else 0)
+    sources = [generator(seed, place, "initial", sample) for place in places]
+    return standard_normal(_image_shape(operator, y), sources, y.real.dtype, y.device)
+
+
+def _draws(count: int, seed: int, sample: int = 0) -> list[torch.Generator]:
+    """What a sample of each image draws from on its way."""
+    return [generator(seed, place, "sampler", sample) for place in range(count)]

@@ -9,7 +9,7 @@ import zlib
 from typing import TYPE_CHECKING, Any
 
 from cclight.errors import UsageError
-from cclight.runs.folder import Kind
+from cclight.runs.layout import Kind
 from cclight.runs.results import Run
 
 if TYPE_CHECKING:
