@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from cclight.operators.base import Operator
 from cclight.runs.files import write_whole
 from cclight.runs.folder import RunFolder
 from cclight.runs.pictures import read_png, to_image, to_uint8
+from cclight.runs.spread import deviation, read_deviation
 
 if TYPE_CHECKING:
     from cclight.data.datamodule import Batch
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from cclight.runs.results import Run
 
 COLUMNS = ("measurement", "pseudoinverse", "restored", "clean")
+COLUMNS_OF_SAMPLES = ("measurement", "mean", "standard deviation", "sample 0", "sample 1", "clean")
 _GAP = 4
 _HEADER = 24
 _LEAST_SIDE = 128
@@ -35,7 +38,8 @@ _LEAST_SIDE = 128
 class ImageWriter(Sink):
     """Writes each image's pictures into the run folder as soon as it is restored, and grid.png at the end.
 
-    A restoration with NaN or infinity gets no picture.
+    A restoration with NaN or infinity gets no picture. Of several samples the grid shows the first two, with their mean and
+    standard deviation, which `MetricsCallback` makes of the pictures.
 
     Args:
         run: the run folder.
@@ -51,6 +55,7 @@ class ImageWriter(Sink):
         self.grid = grid
         self.maps = maps
         self._rows = 0
+        self._samples = 1
         self._mapping = False  # whether maps are made, in this run and so far
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -58,6 +63,7 @@ class ImageWriter(Sink):
             self.run.join(trainer.global_rank)
             self.run.make("restored")  # from now on a record without its picture is of no finished image
             self._rows = 0
+            self._samples = getattr(getattr(trainer, "datamodule", None), "samples", 1)
             self._mapping = self.maps is not None
             if self.maps is not None:
                 try:
@@ -96,50 +102,57 @@ class ImageWriter(Sink):
                 maps = _maps(self.maps, outputs.finite, restored, clean)
             except Unavailable as error:
                 self._without_maps(trainer, str(error))
-        kept = zip(outputs.index, outputs.name, batch.depth, batch.grey, strict=True)
-        for place, (index, name, depth, grey) in enumerate(kept):
+        kept = zip(outputs.index, outputs.name, batch.depth, batch.grey, outputs.sample, strict=True)
+        for place, (index, name, depth, grey, sample) in enumerate(kept):
             channels = slice(1) if grey else slice(None)
-            self.run.write_image("measurement", index, name, measurement[place, channels], depth)
-            if clean is not None:
-                self.run.write_image("clean", index, name, clean[place], depth)
+            if sample == 0:
+                self.run.write_image("measurement", index, name, measurement[place, channels], depth)
+                if clean is not None:
+                    self.run.write_image("clean", index, name, clean[place], depth)
             if not outputs.finite[place]:
                 continue
-            if self._rows < self.grid:  # a rank meets its images in order: its first ones hold the lowest of all
+            if (
+                self._samples == 1 and self._rows < self.grid
+            ):  # a rank meets its images in order: its first ones hold the lowest of all
                 pseudoinverse = shown(operator.pinv(batch.measurement[place : place + 1])[0])
                 columns = [measurement[place], pseudoinverse, restored[place]]
                 row = row_of(columns if clean is None else [*columns, clean[place]])
                 self.run.write_image("rows", index, name, row)
                 self._rows += 1
-            if place in maps:
+            if place in maps and sample == 0:
                 self.run.write_image("maps", index, name, heat(maps[place]))
             # Last: it is the one that tells an image is finished.
-            self.run.write_image("restored", index, name, restored[place, channels], depth)
+            self.run.write_image("restored", index, name, restored[place, channels], depth, sample)
         if batch.units is not None:
             self._write_arrays(outputs, batch, batch.units, operator)
 
     def _write_arrays(self, outputs: Restored, batch: Batch, units: Units, operator: Operator) -> None:
         """Arrays in the units that they came in, and with their axes; the restored one last, as it tells of the others."""
         measured = units.measured(batch.measurement, operator)
-        for place, (index, name) in enumerate(zip(outputs.index, outputs.name, strict=True)):
-            self.run.write_array("measurement", index, name, measured[place])
-            if batch.clean is not None:
-                self.run.write_array("clean", index, name, units.stored(units.values(batch.clean[place])))
+        for place, (index, name, sample) in enumerate(zip(outputs.index, outputs.name, outputs.sample, strict=True)):
+            if sample == 0:
+                self.run.write_array("measurement", index, name, measured[place])
+                if batch.clean is not None:
+                    self.run.write_array("clean", index, name, units.stored(units.values(batch.clean[place])))
             if outputs.finite[place]:
-                self.run.write_array("restored", index, name, units.stored(units.values(outputs.image[place])))
+                self.run.write_array("restored", index, name, units.stored(units.values(outputs.image[place])), sample)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.run.flush()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage != "predict" or self.grid == 0:
+        if stage != "predict" or self.grid == 0 or self._samples > 1:
             return
         trainer.strategy.barrier("grid")
         rows = sorted(self.run.path.glob("rows/*.png"), key=lambda path: int(path.stem.split("_")[0]))[: self.grid]
         if trainer.is_global_zero and rows:
-            write_whole(self.run.path / "grid.png", grid_of(rows))
+            columns = COLUMNS if (self.run.path / "clean").is_dir() else COLUMNS[:3]
+            write_whole(self.run.path / "grid.png", grid_of(rows, columns))
 
     def receive(self, results: Run) -> None:
-        """Make the maps of images that were finished before, when nobody asked for any, from their pictures."""
+        """Make what is made of saved pictures: the grid of several samples, and the maps that nobody had asked for before."""
+        if self._samples > 1:
+            self._write_grid_of_samples(results)
         for index, record in results.records.items():
             saved = results.picture("restored", index), results.picture("clean", index)
             if self.maps is None or not self._mapping or None in saved or results.picture("maps", index) is not None:
@@ -147,6 +160,26 @@ class ImageWriter(Sink):
             restored, clean = (to_image(read_png(path))[None] for path in saved if path is not None)
             self.run.write_image("maps", index, record["name"], heat(self.maps(restored, clean)[0]))
         self.run.flush()
+
+    def _write_grid_of_samples(self, results: Run) -> None:
+        rows: list[Path] = []
+        blind = True
+        for index, record in results.records.items():
+            tiles = [results.picture(kind, index) for kind in ("measurement", "mean", "restored", "restored")]
+            tiles[-1] = next((p for k in range(1, results.samples) if (p := results.picture("restored", index, k))), None)
+            std, clean = results.array("std", index), results.picture("clean", index)
+            if len(rows) == self.grid or std is None or None in tiles:
+                continue
+            images = [to_image(read_png(path)) for path in tiles if path is not None]
+            images.insert(2, deviation(read_deviation(std, record)))
+            if clean is not None:
+                images.append(to_image(read_png(clean)))
+                blind = False
+            rows.append(self.run.write_image("rows", index, record["name"], row_of(images)))
+        self.run.flush()
+        if rows:
+            columns = COLUMNS_OF_SAMPLES[:-1] if blind else COLUMNS_OF_SAMPLES
+            write_whole(self.run.path / "grid.png", grid_of(rows, columns))
 
 
 def _is_shown(images: Tensor) -> bool:
@@ -187,8 +220,8 @@ def row_of(images: list[Tensor]) -> Tensor:
     return torch.cat(tiles, dim=-1)
 
 
-def grid_of(rows: list[Path]) -> bytes:
-    """The rows below one another under the columns' names, as PNG; the rows hold three or four images each."""
+def grid_of(rows: list[Path], columns: Sequence[str]) -> bytes:
+    """The rows below one another under the columns' names, as PNG; each row holds an image for every column."""
     from PIL import Image, ImageDraw, ImageFont
 
     pictures = [read_png(path) for path in rows]
@@ -199,7 +232,6 @@ def grid_of(rows: list[Path]) -> bytes:
         canvas.paste(Image.fromarray(picture.permute(1, 2, 0).numpy()), (0, top))
         top += picture.shape[-2]
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=16)
-    columns = COLUMNS if (rows[0].parents[1] / "clean").is_dir() else COLUMNS[:3]
     tile = pictures[0].shape[-1] // len(columns)
     for place, label in enumerate(columns):
         draw.text((place * tile + (tile - _GAP) / 2, _HEADER / 2), label, fill="black", font=font, anchor="mm")

@@ -10,10 +10,12 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
 
 from cclight.callbacks.sink import Sink
 from cclight.data.datamodule import RestorationDataModule
@@ -26,8 +28,10 @@ from cclight.metrics.quantity import CONSISTENCY, NFE, SECONDS
 from cclight.metrics.summary import Summary, summarize_records
 from cclight.priors.base import per_image
 from cclight.runs.folder import RunFolder
-from cclight.runs.records import Record
+from cclight.runs.records import TOGETHER, Key, Record, key_of, merge
 from cclight.runs.results import Run, write_results
+from cclight.runs.spread import together, together_quantities
+from cclight.samplers.base import Sampler, alike
 
 if TYPE_CHECKING:
     from cclight.data.datamodule import Batch
@@ -59,7 +63,8 @@ class MetricsCallback(Sink):
 
     Attributes:
         measuring: the per-image metrics.
-        records: after the run, on every rank: the record of each image of the whole run by index.
+        lines: after the run, on every rank: the records of the samples of the whole run, and of each image's samples together.
+        records: of these, one record of each image by index.
         summaries: after the run, on every rank: each metric over the whole run by name.
         results: after the run, on rank 0: what was written.
     """
@@ -76,10 +81,17 @@ class MetricsCallback(Sink):
         self._chosen = per_image is not None
         self.distances = distances
         self.seed = seed
-        self.records: dict[int, Record] = {}
+        self.lines: dict[Key, Record] = {}
         self.summaries: dict[str, Summary] = {}
         self.results: Run | None = None
-        self._resumed: dict[int, Record] = {}
+        self._resumed: dict[Key, Record] = {}
+        self._samples = 1
+        self._first: tuple[int, Tensor] | None = None  # an image and its restoration, to compare its next sample with
+
+    @property
+    def records(self) -> dict[int, Record]:
+        """One record of each image."""
+        return merge(self.lines)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "predict":
@@ -91,9 +103,10 @@ class MetricsCallback(Sink):
                 f"trainer.fast_dev_run) out, and set data.limit to restore the first so many photographs."
             )
         self.run.join(trainer.global_rank)
-        self.records, self.summaries, self.results = {}, {}, None
-        self._resume(trainer)
+        self.lines, self.summaries, self.results, self._first = {}, {}, None, None
         data = getattr(trainer, "datamodule", None)
+        self._samples = data.samples if isinstance(data, RestorationDataModule) else 1
+        self._resume(trainer)
         if not self._chosen and isinstance(data, RestorationDataModule) and data.source.units is not None:
             self.measuring = Measuring(array_metrics())
         # Without clean images nothing is measured against them, and no weights are fetched in vain.
@@ -108,24 +121,26 @@ class MetricsCallback(Sink):
 
     def _resume(self, trainer: Trainer) -> None:
         """Take over what the folder holds, as far as it was made of what the source holds now."""
-        self._resumed = self.run.finished(evaluated=False)
+        self._resumed = self.run.samples(evaluated=False)
         data = getattr(trainer, "datamodule", None)
         if not isinstance(data, RestorationDataModule):
             return
-        shares = gather(data.unchanged({index: record.get("content") for index, record in self._resumed.items()}))
+        images = merge(self._resumed)
+        shares = gather(data.unchanged({index: record.get("content") for index, record in images.items()}))
         unchanged = set().union(*shares)
-        stale = [record for index, record in self._resumed.items() if index not in unchanged]
+        stale = [record for index, record in images.items() if index not in unchanged]
         if trainer.is_global_zero:
             if stale:
                 warnings.warn(
-                    f"{len(stale)} of {len(self._resumed)} finished images were made of other photographs than the source "
+                    f"{len(stale)} of {len(images)} finished images were made of other photographs than the source "
                     f"holds in their places now, {stale[0]['name']} (number {stale[0]['index']}) among them: they are dropped, "
                     f"and what is there now is restored.",
                     stacklevel=2,
                 )
             self.run.keep(unchanged)
-        self._resumed = {index: record for index, record in self._resumed.items() if index in unchanged}
-        data.skip = frozenset(unchanged)
+        self._resumed = {key: record for key, record in self._resumed.items() if key[0] in unchanged}
+        data.done = {index: {k for k in range(self._samples) if (index, k) in self._resumed} for index in unchanged}
+        data.skip = frozenset(index for index, done in data.done.items() if len(done) == self._samples)
 
     @torch.inference_mode(False)
     @torch.no_grad()
@@ -152,8 +167,8 @@ class MetricsCallback(Sink):
             restored = torch.where(keep, outputs.image, batch.clean.to(outputs.image))
             values.update(self.measuring(restored, batch.clean, batch.units))
         records: list[Record] = []
-        for place, (index, name) in enumerate(zip(outputs.index, outputs.name, strict=True)):
-            record: Record = {"index": index, "name": name}
+        for place, (index, name, sample) in enumerate(zip(outputs.index, outputs.name, outputs.sample, strict=True)):
+            record: Record = {"index": index, "name": name, **({"sample": sample} if sample else {})}
             if batch.content:
                 record["content"] = batch.content[place]
             if batch.units is not None:
@@ -162,12 +177,40 @@ class MetricsCallback(Sink):
                 record.update({key: value[place] for key, value in values.items()})
             else:
                 record["failed"] = FAILURE
-                warnings.warn(
-                    f"Image {index} ({name}) is left out: {FAILURE}; try weaker guidance or more steps.", stacklevel=2
-                )
+                which = f"Image {index} ({name})" if self._samples == 1 else f"Sample {sample} of image {index} ({name})"
+                warnings.warn(f"{which} is left out: {FAILURE}; try weaker guidance or more steps.", stacklevel=2)
             records.append(record)
         self.run.append(records)
-        self.records.update({record["index"]: record for record in records})
+        self.lines.update({key_of(record): record for record in records})
+        if self._samples > 1:
+            self._compare(outputs, pl_module)
+            for index in dict.fromkeys(outputs.index):
+                if len(self._samples_of(index)) == self._samples:
+                    self.run.then(partial(self._measure_together, index))
+
+    def _samples_of(self, index: int) -> list[Record]:
+        """The records of an image's samples that this rank knows."""
+        known = (self.lines.get((index, k)) or self._resumed.get((index, k)) for k in range(self._samples))
+        return [record for record in known if record is not None]
+
+    def _measure_together(self, index: int) -> None:
+        """Once all samples of an image are on disk."""
+        record = together(self.run.path, self._samples_of(index), self.measuring.quantities)
+        if record is not None:
+            self.run.note([record])
+            self.lines[key_of(record)] = record
+
+    def _compare(self, outputs: Restored, pl_module: LightningModule) -> None:
+        """Say once, of the first image, when its samples are one."""
+        for place, index in enumerate(outputs.index):
+            image = outputs.image[place]
+            if self._first is None:
+                self._first = index, image.clone()
+            elif self._first[0] == index and outputs.finite[place]:
+                if torch.equal(self._first[1], image):
+                    assert isinstance(pl_module.sampler, Sampler)
+                    warnings.warn(alike(pl_module.sampler), stacklevel=2)
+                self._first = -1, image
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.run.flush()
@@ -177,37 +220,49 @@ class MetricsCallback(Sink):
             return
         data = getattr(trainer, "datamodule", None)
         left_out = dict(data.left_out) if isinstance(data, RestorationDataModule) else {}
-        gathered = gather((self.records, self.measuring.reasons, left_out))
-        times = Counter(index for records, *_ in gathered for index in records)
-        twice = sorted(index for index, count in times.items() if count > 1)
+        self._measure_the_others_together(trainer)
+        gathered = gather((self.lines, self.measuring.reasons, left_out))
+        times = Counter(key for lines, *_ in gathered for key in lines)
+        twice = sorted({key[0] for key, count in times.items() if count > 1})
         if twice and trainer.is_global_zero:
             warnings.warn(
                 f"{len(twice)} images, image {twice[0]} among them, were restored by several ranks: the data is not split.",
                 stacklevel=2,
             )
-        self.records = dict(self._resumed)
+        self.lines = dict(self._resumed)
         reasons: dict[str, str] = {}
-        for records, why, elsewhere in gathered:
-            self.records.update(records)
+        for lines, why, elsewhere in gathered:
+            self.lines.update(lines)
             reasons = {**why, **reasons}
             left_out.update(elsewhere)
-        self.records = dict(sorted(self.records.items()))
-        self._check_something_was_restored(left_out)
-        self.summaries = {
-            s.quantity.name: s for s in summarize_records(self.measuring.quantities, self.records, reasons, self.seed)
-        }
-        if self.distances is not None:
-            names = {index: record["name"] for index, record in self.records.items() if "failed" not in record}
-            restored = [self.run.file("restored", index, name) for index, name in names.items()]
-            clean = [self.run.file("clean", index, name) for index, name in names.items()]
-            self.summaries.update({s.quantity.name: s for s in self.distances.compute(restored, clean)})
+        self.lines = dict(sorted(self.lines.items()))
+        self._summarize(left_out, reasons)
         if trainer.is_global_zero:
             self.run.reopen()  # what `cclight evaluate` measured goes with the old metrics.json
-            self.results = write_results(self.run, self.records, self.summaries, left_out)
+            self.results = write_results(self.run, self.lines, self.summaries, left_out)
+
+    def _measure_the_others_together(self, trainer: Trainer) -> None:
+        """Images of this rank's share that an earlier run had left with all of their samples and no more."""
+        for index in sorted({index for index, _ in self._resumed} if self._samples > 1 else ()):
+            known = self.lines.get((index, TOGETHER)) or self._resumed.get((index, TOGETHER))
+            own, stale = index % trainer.world_size == trainer.global_rank, known is None or known["samples"] != self._samples
+            if own and stale and len(self._samples_of(index)) == self._samples:
+                self._measure_together(index)
+
+    def _summarize(self, left_out: dict[int, str], reasons: dict[str, str]) -> None:
+        """The summaries of all records."""
+        self._check_something_was_restored(left_out)
+        records = self.records
+        quantities = [*self.measuring.quantities, *together_quantities(self.measuring.quantities, records.values())]
+        self.summaries = {s.quantity.name: s for s in summarize_records(quantities, records, reasons, self.seed)}
+        if self.distances is not None:
+            names = {index: record["name"] for index, record in records.items() if "failed" not in record}
+            restored, clean = ([self.run.file(kind, i, name) for i, name in names.items()] for kind in ("restored", "clean"))
+            self.summaries.update({s.quantity.name: s for s in self.distances.compute(restored, clean)})
 
     def _check_something_was_restored(self, left_out: dict[int, str]) -> None:
         """Every rank knows the same by now, so that all stop together."""
-        if left_out and not self.records:
+        if left_out and not self.lines:
             first = left_out[min(left_out)].rstrip(".")
             raise NothingRestored(
                 f"None of the {len(left_out)} photographs could be used; the first: {first}. Give others as data.source."

@@ -22,7 +22,14 @@ from cclight.errors import UsageError
 SHELLS = ("bash", "zsh", "tcsh")
 # Commands whose parsers hold arguments of classes, which come with torch: the options worth completing, and what they take.
 _HEAVY: dict[str, dict[str, str | None]] = {
-    "predict": {"--config": "FILE", "--print_config": None, "--noise_std": "", "--run.name": "", "--run.root": "DIR"},
+    "predict": {
+        "--config": "FILE",
+        "--print_config": None,
+        "--noise_std": "",
+        "--samples": "",
+        "--run.name": "",
+        "--run.root": "DIR",
+    },
     "fit": {"--config": "FILE", "--print_config": None, "--ckpt_path": "FILE"},
     "evaluate": {"run": "DIR", "--metrics.per_image": "", "--metrics.distances": "", "--device": ""},
     "check-operator": {"--image_shape": "", "--seed": ""},

@@ -22,18 +22,18 @@ from typing import TYPE_CHECKING, Any
 
 from cclight.errors import UsageError, one_line
 from cclight.runs.folder import RunFolder
-from cclight.runs.pictures import read_png, to_image
-from cclight.runs.records import Record
+from cclight.runs.layout import Kind
+from cclight.runs.records import TOGETHER, Key, Record, key_of, merge
 from cclight.runs.results import Run, class_paths, is_own
 
 if TYPE_CHECKING:
     import torch
     from jsonargparse import ArgumentParser
 
-    from cclight.data.units import Units
     from cclight.metrics.fid import FeatureDistances
     from cclight.metrics.image import ImageMetric
     from cclight.metrics.measuring import Measuring
+    from cclight.metrics.quantity import Quantity
 
 _BATCH = 16
 
@@ -135,16 +135,28 @@ def evaluate(
     from cclight.metrics.measuring import Measuring
     from cclight.metrics.summary import summarize
     from cclight.runs.results import write_results
+    from cclight.runs.spread import together_quantities
 
     arrays = any("units" in record for record in run.records.values())
     measuring = Measuring(array_metrics() if metrics is None and arrays else metrics)
     values = measure(run, measuring, torch.device(device))
-    expected = [index for index, record in run.records.items() if "failed" not in record]
-    found = {
-        name: summarize(m.quantity, values.get(name, {}), len(expected), measuring.reasons.get(name))
-        for m in measuring.metrics
-        if (name := m.quantity.name)
+    lines: dict[Key, Record] = {
+        key: {**record, **{name: of_sample[key] for name, of_sample in values.items() if key in of_sample}}
+        for key, record in run.lines.items()
     }
+    summaries = run.summaries()
+    quantities = [metric.quantity for metric in measuring.metrics]
+    known = {q.name: q for q in (*quantities, *(summary.quantity for summary in summaries.values()))}
+    lines.update(_together(run.path, lines, list(known.values())))
+    records = merge(lines)
+    expected = [index for index, record in records.items() if "failed" not in record]
+    found = {
+        q.name: summarize(
+            q, {i: records[i][q.name] for i in expected if q.name in records[i]} if q.name in values else {}, len(expected),
+            measuring.reasons.get(q.name),
+        )
+        for q in quantities
+    }  # fmt: skip
     if distances is not None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what is missing is told with the numbers
@@ -155,24 +167,37 @@ def evaluate(
         why = {summary.unavailable: summary.quantity.title for summary in found.values()} or {"there is no metric": ""}
         words = "; ".join(f"{title}: {reason}" if len(why) > 1 else str(reason) for reason, title in why.items())
         raise UsageError(f"nothing of {run.path} can be measured, its numbers stay as they are ({words})")
-    summaries = run.summaries()
+    for q in together_quantities(list(known.values()), records.values()):
+        found[q.name] = summarize(q, {i: records[i][q.name] for i in expected if q.name in records[i]}, len(expected))
     for name, summary in found.items():
         if summary.mean is None and name in summaries and summaries[name].mean is not None:
             print(f"cclight evaluate: {name} stays as it was: {summary.unavailable}", file=sys.stderr)
         else:
             summaries[name] = summary
-    records: dict[int, Record] = {
-        index: {**record, **{name: by_index[index] for name, by_index in values.items() if index in by_index}}
-        for index, record in run.records.items()
-    }
     left_out = {item["index"]: item["reason"] for item in run.summary["left_out"]}
     measured_with = measured_with if "fid" in found and summaries["fid"] is found["fid"] else run.distances
-    folder.replace(records.values())
-    write_results(folder, records, summaries, left_out, measured_with)
+    folder.replace(lines.values())
+    write_results(folder, lines, summaries, left_out, measured_with)
 
 
-def measure(run: Run, measuring: Measuring, device: torch.device) -> dict[str, dict[int, float]]:
-    """The per-image metrics of a run's saved pictures: of all images or of none, and then `measuring` holds the reason.
+def _together(root: Path, lines: dict[Key, Record], quantities: list[Quantity]) -> dict[Key, Record]:
+    """The records of each image's samples together, made anew."""
+    from cclight.runs.spread import together
+
+    made: dict[Key, Record] = {}
+    for index in sorted({index for index, sample in lines if sample > 0}):
+        samples = [line for (i, sample), line in lines.items() if i == index and sample != TOGETHER]
+        try:
+            record = together(root, samples, quantities)
+        except (OSError, ValueError, SyntaxError, EOFError) as error:
+            raise UsageError(f"the samples of image {index} cannot all be read ({one_line(error)})") from error
+        if record is not None:
+            made[key_of(record)] = record
+    return made
+
+
+def measure(run: Run, measuring: Measuring, device: torch.device) -> dict[str, dict[Key, float]]:
+    """The metrics of a run's saved pictures: of all samples or of none, and then `measuring` holds the reason.
 
     Args:
         run: the run.
@@ -180,55 +205,48 @@ def measure(run: Run, measuring: Measuring, device: torch.device) -> dict[str, d
         device: where their networks run.
 
     Returns:
-        Each image's value by the metric's name and the image's index.
+        Each sample's value by the metric's name, the image's index and the sample.
 
     Raises:
         UsageError: when a picture is damaged.
     """
     import torch
 
-    from cclight.data.units import Units
+    from cclight.runs.spread import saved, units_of
 
-    kept = [index for index, record in run.records.items() if "failed" not in record]
-    units = {index: Units(**run.records[index]["units"]) for index in kept if "units" in run.records[index]}
-    found = {index: run.array if index in units else run.picture for index in kept}
-    pairs = {index: (find("restored", index), find("clean", index)) for index, find in found.items()}
+    kept = {key: line for key, line in run.lines.items() if key[1] != TOGETHER and "failed" not in line}
+    pairs = {key: (saved(run.path, "restored", line), saved(run.path, "clean", line)) for key, line in kept.items()}
     whole = [(i, restored, clean) for i, (restored, clean) in pairs.items() if restored is not None and clean is not None]
     if len(whole) < len(pairs):
         what = "clean" if all(restored for restored, _ in pairs.values()) else "restored or clean"
         measuring.lack(f"of {len(pairs) - len(whole)} of {len(pairs)} images the {what} picture is not saved")
         return {}
     measuring.prepare(device)
-    values: dict[str, dict[int, float]] = {}
+    values: dict[str, dict[Key, float]] = {}
     for start in range(0, len(whole), _BATCH):
-        read = [(i, *_pair(run, a, b, units.get(i))) for i, a, b in whole[start : start + _BATCH]]
+        read = [(key, *_pair(run, kept[key], *paths)) for key, *paths in whole[start : start + _BATCH]]
         for _, group in groupby(read, key=lambda item: item[1].shape):
-            indices, *images = zip(*group, strict=True)
+            keys, *images = zip(*group, strict=True)
             restored, clean = (torch.stack(list(part)).to(device) for part in images)
-            for name, measured in measuring(restored, clean, units.get(indices[0])).items():
-                values.setdefault(name, {}).update(zip(indices, measured, strict=True))
-    return {name: by_index for name, by_index in values.items() if name not in measuring.reasons}
+            for name, measured in measuring(restored, clean, units_of(kept[keys[0]])).items():
+                values.setdefault(name, {}).update(zip(keys, measured, strict=True))
+    return {name: by_key for name, by_key in values.items() if name not in measuring.reasons}
 
 
-def _pair(run: Run, restored: Path, clean: Path, units: Units | None) -> tuple[torch.Tensor, torch.Tensor]:
+def _pair(run: Run, record: Record, restored: Path, clean: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    from cclight.runs.spread import read_saved
+
     images = []
-    for path in (restored, clean):
+    kinds: tuple[tuple[Kind, Path], ...] = (("restored", restored), ("clean", clean))
+    for kind, path in kinds:
         try:
-            images.append(to_image(read_png(path)) if units is None else _array(path, units))
+            images.append(read_saved(run.path, kind, record))
         except (OSError, ValueError, SyntaxError, EOFError) as error:  # noqa: PERF203 - Pillow's ways to refuse a file
             raise UsageError(f"{path} is no whole picture ({one_line(error)}): {_mend(run, restored)}") from error
     if images[0].shape != images[1].shape:
         sizes = ["×".join(map(str, image.shape)) for image in images]
         raise UsageError(f"{restored} is {sizes[0]} and {clean} {sizes[1]}, not the same picture: {_mend(run, restored)}")
     return images[0], images[1]
-
-
-def _array(path: Path, units: Units) -> torch.Tensor:
-    """An array that a run has written, as the prior knows images, (C, ...)."""
-    import numpy as np
-    import torch
-
-    return units.image(units.channels_first(torch.from_numpy(np.load(path, allow_pickle=False))))
 
 
 def _mend(run: Run, restored: Path) -> str:

@@ -105,7 +105,7 @@ def _load_strictly(load: Callable[[str], Any], text: str) -> Any:
 
 
 def _check_linked(content: Any) -> None:
-    """Refuse an operator or a noise level inside the model or the data: it would be passed over.
+    """Refuse an operator, a noise level or samples inside the model or the data: it would be passed over.
 
     A run's own config.yaml repeats them there, as they stand at its top.
 
@@ -116,11 +116,10 @@ def _check_linked(content: Any) -> None:
         return
     for part in ("model", "data"):
         inside = content.get(part)
-        for key in ("operator", "noise_std"):
+        for key in ("operator", "noise_std", "samples"):
             if isinstance(inside, dict) and key in inside and inside[key] != content.get(key):
                 raise UsageError(
-                    f"{part}.{key} is given, and the {key} stands at the top of the configuration, for model and data alike: "
-                    f"write `{key}:` there"
+                    f"{part}.{key} is given, and the {key} stands at the top of the configuration: write `{key}:` there"
                 )
 
 

@@ -26,6 +26,7 @@ from cclight.operators.masks import Inpainting, MaskFile
 from cclight.restorer import Restorer
 from cclight.runs.folder import RunFolder
 from cclight.runs.naming import run_name
+from cclight.runs.records import TOGETHER
 from cclight.runs.results import Run
 
 
@@ -55,6 +56,12 @@ class PredictCLI(_CLI):
             default=0.0,
             help="σ_y of the measurement's noise, images in [-1, 1]; or an .npy file with one for each number of it.",
         )
+        parser.add_argument(
+            "--samples",
+            type=int,
+            default=1,
+            help="Restorations of each measurement, each from other noise; several also give their mean and spread.",
+        )
         parser.add_argument("--run.name", type=str | None, default=None, help="The run's name; None takes the file's.")
         parser.add_class_arguments(RunFolder, "run", skip={"name"})
         parser.add_argument("--images.grid", type=int, default=8, help="How many images grid.png shows; 0 makes none.")
@@ -65,6 +72,7 @@ class PredictCLI(_CLI):
         for target in ("model", "data"):
             parser.link_arguments("operator", f"{target}.operator", apply_on="instantiate")
             parser.link_arguments("noise_std", f"{target}.noise_std")
+        parser.link_arguments("samples", "data.samples")
 
     def before_instantiate_classes(self) -> None:
         """Claim the run folder before any long work; the other ranks join later, behind a barrier."""
@@ -126,8 +134,9 @@ def predict(arguments: list[str]) -> None:
     def say() -> str:
         if not cli.trainer.is_global_zero:
             return ""
-        done = len(cli.run.finished())
-        kept = f"{done} images are finished in {cli.run.path}, and the same command goes on with the others"
+        done = sum(1 for _, sample in cli.run.samples() if sample != TOGETHER)
+        what = "images" if cli.config.samples == 1 else "samples"
+        kept = f"{done} {what} are finished in {cli.run.path}, and the same command goes on with the others"
         return f"cclight predict: stopped; {kept if done else 'no image was finished'}."
 
     def forward(number: int) -> None:

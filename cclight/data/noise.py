@@ -47,11 +47,11 @@ def check_samples(samples: int) -> None:
         raise ValueError(f"samples must lie between 1 and {MOST_SAMPLES}, got {samples}: another seed gives others.")
 
 
-def generator(seed: int, index: int, purpose: Purpose, sample: int = 0) -> torch.Generator:
+def generator(seed: int | str, index: int, purpose: Purpose, sample: int = 0) -> torch.Generator:
     """A random generator on the CPU that depends on (seed, index, purpose, sample) alone.
 
     Args:
-        seed: the run's seed, any integer.
+        seed: the run's seed, any integer, or words.
         index: the image's number, 0 <= index < 2³⁰; below 2²⁰ for a further sample.
         purpose: "initial" for ε, "measurement" for n, "sampler" for what a sampler draws on its way: independent streams.
         sample: which of the image's samples it is for, 0 <= sample < 2¹⁰.

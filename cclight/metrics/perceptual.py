@@ -128,14 +128,15 @@ def as_rgb(images: Tensor) -> Tensor:
     return images.float().clamp(-1, 1).expand(-1, 3, -1, -1)
 
 
-def heat(distances: Tensor) -> Tensor:
+def heat(distances: Tensor, brightest: float = BRIGHTEST) -> Tensor:
     """A map as a picture: black where nothing differs, over red and yellow to white, on one scale for all pictures.
 
     Args:
         distances: (..., H, W), 0 or more.
+        brightest: which of them is white.
 
     Returns:
         (..., 3, H, W) in [-1, 1].
     """
-    level = distances / BRIGHTEST
+    level = distances / brightest
     return torch.stack([(3 * level - start).clamp(0, 1) for start in range(3)], dim=-3) * 2 - 1

@@ -194,8 +194,8 @@ class RunFolder:
             RunError: when the disk is full or the like; or when this rank has outlived its run and another one has begun. Here,
                 or by what is called next.
         """
-        lines = lines_of(records)
-        self.then(lambda: self._append(lines))
+        kept = list(records)
+        self.then(lambda: self.note(kept))
 
     def then(self, action: Callable[[], None]) -> None:
         """Do something, soon and on a thread, once everything that was handed over is on disk.
@@ -205,12 +205,13 @@ class RunFolder:
         """
         self._writer.then(action)
 
-    def _append(self, lines: bytes) -> None:
+    def note(self, records: Iterable[Record]) -> None:
+        """`append`, at once: for what `then` does."""
         self._lock.check(self.rank)
         if not self._begun:
             self.reopen()
             self._begun = True
-        append_lines(self.path / "records" / f"{self.rank:05d}.jsonl", lines)
+        append_lines(self.path / "records" / f"{self.rank:05d}.jsonl", lines_of(records))
 
     def replace(self, records: Iterable[Record]) -> None:
         """Let these records go before the ranks' own, until the run is resumed. Raises RunError when they cannot be written."""

@@ -85,9 +85,10 @@ def read_lines(path: Path) -> Iterator[Record]:
             record = json.loads(line)
         except (ValueError, RecursionError):
             continue
-        if isinstance(record, dict) and type(record.get("index")) is int and isinstance(record.get("name"), str):
-            if type(record.get("sample", 0)) is int and type(record.get("samples", 2)) is int:
-                yield record
+        if not isinstance(record, dict) or not isinstance(record.get("name"), str):
+            continue
+        if all(type(number) is int for number in (record.get("index"), record.get("sample", 0), record.get("samples", 0))):
+            yield record
 
 
 def lines_of(records: Iterable[Record]) -> bytes:

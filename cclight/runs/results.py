@@ -73,8 +73,8 @@ class Run:
         run = cls(folder, read_config(folder), summary, read_records(folder, numbers))
         if len(run.records) < summary["images"]:
             raise UsageError(
-                f"{folder / 'records'} is damaged (it holds {len(run.records)} of the {summary['images']} images of metrics.json): "
-                f"run the run's `cclight predict` with --run.resume true, which restores the others anew"
+                f"{folder / 'records'} is damaged (it holds {len(run.records)} of the {summary['images']} images of "
+                f"metrics.json): run the run's `cclight predict` with --run.resume true, which restores the others anew"
             )
         return run
 
@@ -232,7 +232,9 @@ def read_summary(folder: Path) -> dict[str, Any]:
 
 
 def read_records(folder: Path, numbers: tuple[str, ...] = ()) -> dict[Key, Record]:
-    """The records of a run by image and sample, those of `cclight evaluate` before the others; half a line, which a kill leaves, is none.
+    """The records of a run by image and sample, those of `cclight evaluate` before the others.
+
+    Half a line, which a kill leaves, is none.
 
     Args:
         folder: the run's.

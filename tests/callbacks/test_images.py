@@ -139,7 +139,7 @@ def test_rows_of_different_sizes_share_a_grid(tmp_path):
     run.open("")
     paths = [run.write_image("rows", i, "x", row_of([torch.zeros(3, 128, 128 + 40 * i)] * 3)) for i in range(2)]
     run.flush()
-    (tmp_path / "grid.png").write_bytes(grid_of(paths))
+    (tmp_path / "grid.png").write_bytes(grid_of(paths, ["a", "b", "c"]))
     assert read_png(tmp_path / "grid.png").shape == (3, 24 + 2 * 132, 3 * 172)
     run.close()
 

@@ -6,6 +6,7 @@
     cclight restore photo.png --task inpaint --mask mask.png        white is kept, black is filled in
     cclight restore grey.png --task colorize
     cclight restore compressed.jpg --task jpeg       how it was compressed is read from the file
+    cclight restore small.png --task sr --samples 8  eight answers, their mean and where they differ
 
 The sampler's settings are those of the packaged configurations. Any prior and sampler can take their place, in predict's words:
 
@@ -50,6 +51,7 @@ _RANGES: dict[str, tuple[float, float | None]] = {
     "quality": (1, 100),
     "steps": (1, 1000),
     "noise_std": (0, None),
+    "samples": (1, 1024),
     "tile": (64, None),
 }
 
@@ -87,6 +89,7 @@ def parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     made.add_argument(
         "--noise_std", "--noise-std", type=float, help="the pictures' noise, of values in [-1, 1] (told from the picture)"
     )
+    made.add_argument("--samples", type=int, default=1, metavar="K", help="restorations of each, with mean and spread (1)")
     made.add_argument("--seed", type=int, default=0, help="of the noise that restoration begins with (0)")
     made.add_argument("--tile", type=int, help="restore in parts of so many pixels a side (512 for results over a megapixel)")
     made.add_argument("--prior", metavar="FILE", help="weights that `cclight export` wrote (the embedded ones)")

@@ -17,7 +17,7 @@ from cclight.configs import packaged_configs
 from cclight.errors import UsageError
 
 # Settings of a configuration that are predict's own business.
-_OTHERS = ("data", "run", "images", "metrics", "trainer", "seed_everything", "model.compile", "model.channels_last")
+_OTHERS = ("data", "samples", "run", "images", "metrics", "trainer", "seed_everything", "model.compile", "model.channels_last")
 
 
 @dataclass(frozen=True)

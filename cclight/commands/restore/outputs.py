@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -44,6 +45,16 @@ def find_jobs(paths: list[Path], task: str, output: Path | None, overwrite: bool
         if not overwrite and target.exists():
             print(f"{target} is there already: left as it is (--overwrite restores it again)")
     return left
+
+
+def beside(output: Path, what: str) -> Path:
+    """What is written beside a restoration: photo_sr_mean.png of photo_sr.png."""
+    return output.with_stem(f"{output.stem}_{what}")
+
+
+def sample_of(output: Path, sample: int) -> Path:
+    """Where a sample goes: the first one is the restoration, photo_sr.png, the next one photo_sr_1.png."""
+    return beside(output, str(sample)) if sample else output
 
 
 def ready(jobs: list[tuple[Path, Path]]) -> None:
@@ -137,7 +148,8 @@ def _without_results(pictures: list[Path], endings: set[str]) -> list[Path]:
     known = {(p.parent, name) for p in pictures for name in (p.stem, f"{p.stem}_{p.suffix[1:]}")}
 
     def made(picture: Path) -> bool:
-        stem, _, ending = picture.stem.rpartition("_")
+        result = re.sub(r"_(\d+|mean|std)$", "", picture.stem)
+        stem, _, ending = (picture.stem if picture.stem.endswith(tuple(endings)) else result).rpartition("_")
         return ending in endings and (picture.parent, stem) in known
 
     results = [picture for picture in pictures if made(picture)]

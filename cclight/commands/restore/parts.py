@@ -111,7 +111,7 @@ def _merged(boxes: list[tuple[slice, slice]]) -> list[tuple[slice, slice]]:
     return sorted(merged, key=lambda box: (box[0].start, box[1].start))
 
 
-def noise_at(seed: int, channels: int, top: int, left: int, height: int, width: int) -> Tensor:
+def noise_at(seed: int | str, channels: int, top: int, left: int, height: int, width: int) -> Tensor:
     """A rectangle, (1, C, height, width), of a field of standard normal noise without end, the same in every part.
 
     Args:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from cclight.commands.restore.model import Model
+from cclight.commands.restore.outputs import beside, sample_of
 from cclight.commands.restore.parts import Part, around, noise_at, parts
 from cclight.commands.restore.tasks import Measured, measure, measure_by
 from cclight.data.decoding import Picture, read_picture
@@ -29,7 +30,8 @@ from cclight.priors.tiled import Tiled
 from cclight.recipes import build
 from cclight.runs.files import write_whole
 from cclight.runs.pictures import encode_picture
-from cclight.samplers.base import Sampler
+from cclight.runs.spread import encode_deviation, moments
+from cclight.samplers.base import Sampler, alike
 
 LARGE, TILE = 1024 * 1024, 512  # results of more pixels are made in parts of this side
 # So far from the measurement, in σ_y and in any case, a restoration must at least be nearer than the picture itself.
@@ -80,15 +82,36 @@ class PictureRestorer:
         measured = self._measured(picture, path)
         std, witness = self._noise_std(measured, picture.depth)
         sampler, share = self._settings(measured)
-        restored = self._restore(measured, sampler, share, std, path)
-        image = restored.image if not picture.grey or measured.coloured else restored.image.mean(0, keepdim=True)
-        image = torch.from_numpy(np.ascontiguousarray(upright(image.permute(1, 2, 0).numpy(), measured.orientation)))
-        image = image.permute(2, 0, 1)
-        write_whole(output, encode_picture(image, output.suffix, depth, _larger(picture.alpha, image)))
+        nfe, given_up = 0, False
+
+        def write(target: Path, image: Tensor) -> None:
+            write_whole(target, encode_picture(image.float(), output.suffix, depth, _larger(picture.alpha, image)))
+
+        def samples() -> Iterator[Tensor]:
+            nonlocal nfe, given_up
+            for sample in range(self.options.samples):
+                restored = self._restore(measured, sampler, share, std, path, sample)
+                nfe, given_up = restored.nfe, given_up or restored.given_up > 0
+                image = restored.image if not picture.grey or measured.coloured else restored.image.mean(0, keepdim=True)
+                pixels = np.ascontiguousarray(upright(image.permute(1, 2, 0).numpy(), measured.orientation))
+                image = torch.from_numpy(pixels).permute(2, 0, 1)
+                write(sample_of(output, sample), image)
+                yield image
+
+        calls = []
+        if self.options.samples > 1:
+            image, deviation = moments(samples())
+            write(beside(output, "mean"), image)
+            write_whole(beside(output, "std").with_suffix(".png"), encode_deviation(deviation))
+            calls.append(f"{self.options.samples} samples with their mean and standard deviation")
+            if not deviation.any():
+                calls.append(alike(sampler))
+        else:
+            image = next(samples())
         size = f"{image.shape[2]}×{image.shape[1]}"
-        calls = f"{type(sampler).__name__}, {restored.nfe} network calls"
-        said = [calls, *witness, *picture.notes, *measured.notes, *notes]
-        if restored.given_up:
+        calls.insert(0, f"{type(sampler).__name__}, {nfe} network calls")
+        said = [*calls, *witness, *picture.notes, *measured.notes, *notes]
+        if given_up:
             said.append("left as it was where the restoration disagreed with it; was this done to it?")
         line = f"{path} {picture.pixels.shape[1]}×{picture.pixels.shape[0]} -> {output} {size}: {'; '.join(said)}"
         return f"{line}; {time.perf_counter() - begin:.1f} s"
@@ -144,19 +167,22 @@ class PictureRestorer:
             )
         return found.std, [f"noise {found.std:.4f} ({found.witness})"]
 
-    def _restore(self, measured: Measured, sampler: Sampler, share: float, std: float, path: Path) -> _Restored:
+    def _restore(self, measured: Measured, sampler: Sampler, share: float, std: float, path: Path, sample: int) -> _Restored:
         """Part by part, mixed where parts overlap."""
+        # The noise of a picture's parts takes all numbers of its seed: another sample has another seed.
+        seed = f"{self.options.seed} sample {sample}" if sample else self.options.seed
         scale = measured.scale
         height, width = (side * scale for side in measured.y.shape[-2:])
         places = self._places(measured)
-        self._announce(path, places, scale, (height, width))
+        if sample == 0:
+            self._announce(path, places, scale, (height, width))
         total, weights = torch.zeros(self.prior.channels, height, width), torch.zeros(height, width)
         if measured.missing is not None:
             weights = torch.from_numpy(~measured.missing).float()
             total = measured.y[0] * weights
         given_up = nfe = 0
         for number, part in enumerate(_shown(places, path)):
-            image, nfe, agrees = self._part(measured, sampler, share, part, std, number)
+            image, nfe, agrees = self._part(measured, sampler, share, part, std, number, seed)
             given_up += not agrees
             weight = (part.down[:, None] * part.across).repeat_interleave(scale, 0).repeat_interleave(scale, 1)
             rows, columns = (slice(place.start * scale, place.stop * scale) for place in (part.rows, part.columns))
@@ -190,15 +216,15 @@ class PictureRestorer:
         return Tiled(self.prior, side + -side % self.prior.stride)
 
     def _part(
-        self, measured: Measured, sampler: Sampler, share: float, part: Part, std: float, number: int
+        self, measured: Measured, sampler: Sampler, share: float, part: Part, std: float, number: int, seed: int | str
     ) -> tuple[Tensor, int, bool]:
         """One part's image (C, h, w), the network calls, and whether it agrees with the measurement."""
         y = measured.y[..., part.rows, part.columns].to(self.device)
         fitted = fit(measured.operator(part.rows, part.columns).to(self.device), y, self.prior, std)
         top = part.rows.start * measured.scale - fitted.rows.start
         left = part.columns.start * measured.scale - fitted.columns.start
-        noise = noise_at(self.options.seed, fitted.shape[0], top, left, *fitted.shape[1:]).to(self.device)
-        generators = [generator(self.options.seed, number, "sampler")]
+        noise = noise_at(seed, fitted.shape[0], top, left, *fitted.shape[1:]).to(self.device)
+        generators = [generator(seed, number, "sampler")]
         try:
             solved = fitted.solve(sampler, self._prior(measured), noise, std, generators)
         except OutOfMemory as error:
@@ -229,7 +255,7 @@ class PictureRestorer:
                 x = x.detach().requires_grad_()
                 self.prior(x, t).sum().backward()
             seconds = time.perf_counter() - begin
-        seconds *= 1.2 * self.sampler.steps * pixels / x[0, 0].numel()
+        seconds *= 1.2 * self.options.samples * self.sampler.steps * pixels / x[0, 0].numel()
         length, unit = next(pair for pair in ((3600, "h"), (60, "min"), (1, "s")) if seconds >= 1.5 * pair[0] or pair[0] == 1)
         about = f"{seconds / length:.0f} {unit}"
         print(f"{path} becomes {size[1]}×{size[0]}, in {len(places)} parts: about {about}", file=sys.stderr, flush=True)

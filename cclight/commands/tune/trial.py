@@ -10,7 +10,7 @@ import json
 import math
 import tempfile
 import warnings
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -23,9 +23,8 @@ from cclight.commands.tune.search import Point, Search
 from cclight.errors import UsageError, suggestion
 from cclight.metrics.fid import FID, KID
 from cclight.metrics.quantity import Quantity, Unavailable
-from cclight.metrics.summary import summarize_records
 from cclight.runs.folder import RunFolder
-from cclight.runs.records import Record
+from cclight.runs.records import Key, Record
 from cclight.runs.results import Run
 
 if TYPE_CHECKING:
@@ -183,15 +182,7 @@ class _Numbers(MetricsCallback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "predict":
             return
-        self._check_something_was_restored(dict(trainer.datamodule.left_out))  # type: ignore[attr-defined]
-        reasons = self.measuring.reasons
-        self.summaries = {
-            s.quantity.name: s for s in summarize_records(self.measuring.quantities, self.records, reasons, self.seed)
-        }
-        if self.distances is not None:
-            names = {index: record["name"] for index, record in self.records.items() if "failed" not in record}
-            restored, clean = ([self.run.file(kind, i, name) for i, name in names.items()] for kind in ("restored", "clean"))
-            self.summaries.update({s.quantity.name: s for s in self.distances.compute(restored, clean)})
+        self._summarize(dict(trainer.datamodule.left_out), self.measuring.reasons)  # type: ignore[attr-defined]
 
 
 class _Nowhere(RunFolder):
@@ -206,7 +197,10 @@ class _Nowhere(RunFolder):
     def append(self, records: Iterable[Record]) -> None:
         pass
 
-    def finished(self, evaluated: bool = True) -> dict[int, Record]:
+    def then(self, action: Callable[[], None]) -> None:
+        pass
+
+    def samples(self, evaluated: bool = True) -> dict[Key, Record]:
         return {}
 
     def keep(self, indices: Collection[int]) -> None:
