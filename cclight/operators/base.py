@@ -89,7 +89,7 @@ class Operator(nn.Module, ABC):
         """Refuse images that the operator cannot take, before any work.
 
         Args:
-            shape: (C, H, W) or (B, C, H, W).
+            shape: of one image, (C, H, W), or (C, ...) of signals and volumes.
 
         Raises:
             ValueError: naming the shape, the expectation and the remedy.

@@ -42,7 +42,7 @@ class Denoising(SpectralOperator):
         return z
 
     def singular_values(self, image_shape: tuple[int, ...]) -> Tensor:
-        return torch.ones(1, 1, 1, dtype=torch.float64)
+        return torch.ones([1] * len(image_shape), dtype=torch.float64)
 
 
 class Colorization(SpectralOperator):
