@@ -171,7 +171,7 @@ class ImageWriter(Sink):
             if len(rows) == self.grid or std is None or None in tiles:
                 continue
             images = [to_image(read_png(path)) for path in tiles if path is not None]
-            images.insert(2, deviation(read_deviation(std, record)))
+            images.insert(2, deviation(read_deviation(std, record))[0])
             if clean is not None:
                 images.append(to_image(read_png(clean)))
                 blind = False

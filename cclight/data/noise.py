@@ -44,7 +44,7 @@ def check_samples(samples: int) -> None:
         ValueError: naming the number and the range.
     """
     if not 1 <= samples <= MOST_SAMPLES:
-        raise ValueError(f"samples must lie between 1 and {MOST_SAMPLES}, got {samples}: another seed gives others.")
+        raise ValueError(f"samples is how often each measurement is restored, from 1 to {MOST_SAMPLES} times, got {samples}.")
 
 
 def generator(seed: int | str, index: int, purpose: Purpose, sample: int = 0) -> torch.Generator:

@@ -117,10 +117,14 @@ def read_deviation(path: Path, record: Record) -> Tensor:
     return values if units is None else units.channels_first(values)
 
 
-def deviation(std: Tensor) -> Tensor:
-    """Standard deviations, (C, H, W), as a picture, (3, H, W) in [-1, 1]: of all channels, the largest one white."""
+def deviation(std: Tensor) -> tuple[Tensor, float]:
+    """Standard deviations, (C, H, W), as a picture, (3, H, W) in [-1, 1], and the value that is white in it, the largest one.
+
+    Channels are one in it, by their root mean square.
+    """
     level = std.double().square().mean(0).sqrt()
-    return heat(level.float(), float(level.amax().clamp_min(1e-12)))
+    largest = float(level.amax())
+    return heat(level.float(), largest or 1.0), largest
 
 
 def encode_deviation(std: Tensor) -> bytes:
@@ -128,7 +132,8 @@ def encode_deviation(std: Tensor) -> bytes:
     from PIL import Image, ImageDraw, ImageFont
 
     factor = -(-_LEAST_SIDE // min(std.shape[-2:]))
-    picture = interpolate(to_uint8(deviation(std))[None], scale_factor=max(factor, 1), mode="nearest-exact")[0]
+    shown, largest = deviation(std)
+    picture = interpolate(to_uint8(shown)[None], scale_factor=max(factor, 1), mode="nearest-exact")[0]
     height, width = picture.shape[-2:]
     size = max(14, height // 24)
     canvas = Image.new("RGB", (width + 6 * size, height), "white")
@@ -138,7 +143,6 @@ def encode_deviation(std: Tensor) -> bytes:
     bar = to_uint8(heat(torch.linspace(1, 0, bottom - top)[:, None].expand(-1, size), 1.0))
     canvas.paste(Image.fromarray(bar.permute(1, 2, 0).contiguous().numpy()), (left, top))
     draw.rectangle((left - 1, top - 1, left + size, bottom), outline="black")
-    largest = float(std.double().square().mean(0).sqrt().amax())
     for share in (0, 0.5, 1):
         place = (left + size + size // 2, bottom - share * (bottom - top))
         draw.text(place, f"{share * largest:.2g}", fill="black", font=font, anchor="lm")

@@ -15,7 +15,8 @@ from cclight.runs.results import Run
 if TYPE_CHECKING:
     from cclight.metrics.perceptual import Net
 
-_KINDS: tuple[Kind, ...] = ("measurement", "clean", "restored")
+_KINDS: tuple[Kind, ...] = ("measurement", "clean", "mean", "restored")
+_WORDS = {"mean": "mean", "std": "spread", "map": "difference"}
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 Row = tuple[int, str]  # an image: its index and its source's name for it
@@ -29,6 +30,7 @@ class Album:
         labels: what the page calls them.
         jpeg: encode the pictures anew as JPEG of this quality; None keeps the saved PNG files as they are.
         maps: add a map of where each restoration differs from the clean picture to the eye.
+        samples: of each image and run, at most so many.
 
     Attributes:
         pictures: as data URIs.
@@ -38,12 +40,13 @@ class Album:
         UsageError: when maps cannot be made.
     """
 
-    def __init__(self, runs: list[Run], labels: list[str], jpeg: int | None, maps: bool = False) -> None:
+    def __init__(self, runs: list[Run], labels: list[str], jpeg: int | None, maps: bool = False, samples: int = 8) -> None:
         self.pictures: list[str] = []
         self.notes: list[str] = []
         self._runs, self._labels, self._jpeg = runs, labels, jpeg
         self._places: dict[bytes, int] = {}
         self._images: list[dict[str, int]] = []
+        self._samples = samples
         self._maps = Maps(runs) if maps else None
 
     @property
@@ -52,20 +55,35 @@ class Album:
         return self._maps.legend if self._maps else None
 
     def add(self, row: Row) -> dict[str, Any]:
-        """An image's pictures: places in `pictures` by choice (restored-0 is the first run's), and the size it is shown at."""
+        """An image's pictures.
+
+        Returns:
+            Places in `pictures` by choice (restored-0 is the first run's, restored-0-3 its sample 3), the size that the image
+            is shown at, and the largest value of each picture of deviations.
+        """
         places: dict[str, int] = {}
+        largest: dict[str, float] = {}
         size = (1, 1)
         for kind in _KINDS:
             for number, run in enumerate(self._runs):
-                if (path := run.picture(kind, row[0])) is None:
-                    continue
-                content = path.read_bytes()
-                try:
-                    size = png_size(content)  # the last kind decides
-                except ValueError as error:
-                    self._note(f"{path} is damaged ({error})", run, row)
-                    continue
-                places[f"{kind}-{number}"] = self._place(content)
+                for sample in range(min(run.samples, self._samples) if kind == "restored" else 1):
+                    if (path := run.picture(kind, row[0], sample)) is None:
+                        continue
+                    content = path.read_bytes()
+                    try:
+                        size = png_size(content)  # the last kind decides
+                    except ValueError as error:
+                        self._note(f"{path} is damaged ({error})", run, row)
+                        continue
+                    places[f"{kind}-{number}" + (f"-{sample}" if sample else "")] = self._place(content)
+        for number, run in enumerate(self._runs):
+            if (path := run.array("std", row[0])) is not None and f"mean-{number}" in places:
+                from cclight.runs.pictures import encode_picture
+                from cclight.runs.spread import deviation, read_deviation
+
+                std = read_deviation(path, run.records[row[0]])
+                picture, largest[f"std-{number}"] = deviation(std)
+                places[f"std-{number}"] = self._place(encode_picture(picture))
         for number, run in enumerate(self._runs):
             if self._maps and f"restored-{number}" in places:
                 try:
@@ -73,7 +91,7 @@ class Album:
                 except ValueError as error:
                     self.notes.append(f"no map of image {row[0]} ({row[1]}) of {self._labels[number]}: {error}")
         self._images.append(places)
-        return {"pictures": places, "width": size[0], "height": size[1]}
+        return {"pictures": places, "width": size[0], "height": size[1], "largest": largest}
 
     def _note(self, words: str, run: Run, row: Row) -> None:
         restored = run.picture("restored", row[0])
@@ -85,14 +103,14 @@ class Album:
     def choices(self) -> list[dict[str, Any]]:
         """What can stand on a side of the slider, for all images: a measurement or clean picture common to the runs is one."""
         choices = []
-        for kind in (*_KINDS, "map"):
+        for kind in (*_KINDS, "std", "map"):
             keys = [f"{kind}-{number}" for number in range(len(self._runs))]
             found = [key for key in keys if any(key in places for places in self._images)]
             own = [self._labels[int(key.rpartition("-")[2])] for key in found]
             if kind == "restored":
                 labels = own
-            elif kind == "map":
-                labels = [f"difference of {label}" for label in own]
+            elif kind in _WORDS:
+                labels = [f"{_WORDS[kind]} of {label}" for label in own]
             elif all(len({places.get(key) for key in found}) <= 1 for places in self._images):
                 found, labels = found[:1], [str(kind)] * len(found[:1])
             else:

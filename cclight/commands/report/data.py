@@ -18,7 +18,12 @@ _PLACE = ("run.name", "run.root")  # these differ always, and change nothing
 
 
 def page_data(
-    runs: list[Run], images: int = 24, sort: str | None = None, jpeg: int | None = None, maps: bool = False
+    runs: list[Run],
+    images: int = 24,
+    sort: str | None = None,
+    jpeg: int | None = None,
+    maps: bool = False,
+    samples: int = 8,
 ) -> dict[str, Any]:
     """Everything that the page shows, as plain types.
 
@@ -28,6 +33,7 @@ def page_data(
         sort: a per-image metric; the pictures are then the first run's worst by it, else those of the lowest indices.
         jpeg: encode the pictures anew as JPEG of this quality; None keeps the saved PNG files as they are.
         maps: add maps of where each restoration differs to the eye.
+        samples: how many samples of an image are shown.
 
     Raises:
         UsageError: when a run is given twice `sort` is no per-image metric of the first run, or maps cannot be
@@ -41,7 +47,7 @@ def page_data(
     if sort is not None:
         shared = _worst_first(runs[0], shared, sort)
     labels = _labels(runs)
-    album = Album(runs, labels, jpeg, maps)
+    album = Album(runs, labels, jpeg, maps, samples)
     shown: list[Row] = []
     for row in shared:
         if len(shown) == images:
@@ -69,6 +75,7 @@ def page_data(
         "images": [{"row": rows.index(row), **album.add(row)} for row in shown],
         "choices": album.choices(),
         "pictures": album.pictures,
+        "samples": samples,
         "legend": album.legend,
         "notes": album.notes,
     }
@@ -117,6 +124,8 @@ def _about(run: Run, label: str, lines: list[tuple[str, bool]]) -> dict[str, Any
         "images": run.summary.get("images", len(run.records)),
         "left_out": run.summary.get("left_out", []),
         "config": lines,
+        "samples": run.samples,
+        "reliability": run.summary.get("reliability"),
     }
 
 
@@ -129,6 +138,7 @@ def _metrics(runs: list[Run]) -> list[dict[str, Any]]:
         known = [mean for mean in means if mean is not None]
         titles = list(dict.fromkeys(run.metrics[name]["title"] for run in runs if run.mean(name) is not None))
         comparable = len(titles) < 2  # LPIPS of two networks is two metrics
+        comparable = comparable and what.get("direction") != "none"
         best = (min if what.get("direction") == "lower" else max)(known) if len(set(known)) > 1 and comparable else None
         metrics.append(
             {

@@ -34,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a finished run's folder, as runs/sr")
     parser.add_argument("--output", type=Path, help="the page (RUN/report.html; beside the first run's folder for several)")
     parser.add_argument("--images", type=int, default=24, metavar="N", help="how many images to show in pictures (24)")
+    parser.add_argument("--samples", type=int, default=8, metavar="K", help="how many samples of an image to show (8)")
     parser.add_argument("--sort", metavar="METRIC", help="show the first run's worst by it, as lpips, not the first")
     parser.add_argument("--maps", action="store_true", help="add maps of where each restoration differs to the eye (LPIPS)")
     parser.add_argument("--jpeg", type=int, metavar="QUALITY", help="a smaller page: pictures as JPEG of quality 1 to 95")
@@ -52,12 +53,14 @@ def main(arguments: list[str]) -> None:
     options = parser().parse_args(arguments)
     if options.images < 0:
         raise UsageError(f"--images is a number of images, got {options.images}: give 0 or more")
+    if options.samples < 1:
+        raise UsageError(f"--samples is a number of samples, got {options.samples}: give 1 or more")
     if options.jpeg is not None and not 1 <= options.jpeg <= 95:
         raise UsageError(f"--jpeg is a quality from 1 to 95, got {options.jpeg}")
     runs = [Run.read(path) for path in options.runs]
     output = options.output or (runs[0].path if len(runs) == 1 else runs[0].path.parent) / "report.html"
     check_output(output, (_template().partition("{{")[0],), "a report of cclight")
-    data = page_data(runs, options.images, options.sort, options.jpeg, options.maps)
+    data = page_data(runs, options.images, options.sort, options.jpeg, options.maps, options.samples)
     for line in data["notes"]:
         print(f"cclight report: {line}", file=sys.stderr)
     page = render(data).encode("utf-8", "replace")  # a name on disk may be no text

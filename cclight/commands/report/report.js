@@ -25,6 +25,7 @@ const dot = (run) => (several ? make("i", { class: "dot", style: `--run: ${run}`
 const number = (metric, value, best) => make(best ? "b" : "span", {}, value.toFixed(digits(metric)));
 
 function direction(metric) {
+  if (metric.direction === "none") return [];
   const higher = metric.direction === "higher";
   return [make("span", { "aria-hidden": "true" }, higher ? " ↑" : " ↓"), make("span", { class: "hidden" }, ` (${metric.direction} is better)`)];
 }
@@ -56,6 +57,29 @@ function summary() {
   for (const metric of data.metrics.filter((one) => !one.comparable)) notes.push(`${metric.titles.join(" and ")} do not compare.`);
   if (data.metrics.some((metric) => metric.intervals.some((interval) => interval))) notes.push("Small: the 95 % interval of the mean over images.");
   find("notes").append(...notes.map((note) => make("li", {}, note)));
+}
+
+/** How often the clean pixel lies in the samples' central intervals, over how often it should: on the diagonal, all is well. */
+function reliability() {
+  const runs = data.runs.map((run, place) => ({ run, place })).filter(({ run }) => run.reliability);
+  if (!runs.length) return;
+  const draw = (tag, attributes) => {
+    const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+    return element;
+  };
+  const at = (nominal, actual) => `${100 * nominal},${100 - 100 * actual}`;
+  const words = runs.map(({ run }) => `${run.label}: ${run.reliability.nominal.map((level, n) => `${Math.round(100 * level)} % hold ${Math.round(100 * run.reliability.actual[n])} %`).join(", ")}`);
+  const chart = draw("svg", { viewBox: "-4 -4 108 108", role: "img", "aria-label": words.join("; ") });
+  chart.append(draw("rect", { x: 0, y: 0, width: 100, height: 100 }), draw("line", { x1: 0, y1: 100, x2: 100, y2: 0 }));
+  for (const { run, place } of runs) {
+    const { nominal, actual } = run.reliability;
+    const points = [at(0, 0), ...nominal.map((level, n) => at(level, actual[n])), at(1, 1)].join(" ");
+    chart.append(draw("polyline", { points, class: "curve", style: `--run: ${place}` }));
+  }
+  const caption = make("figcaption", {}, "Do the samples cover the clean pixels? Actual over nominal coverage of their central intervals; on the dashed line spread is honest, below it the samples are too sure of themselves.");
+  find("reliability").append(chart, caption);
+  find("reliability").hidden = false;
 }
 
 // The sliders
@@ -91,7 +115,7 @@ class Card {
   }
 
   numbers() {
-    const shown = perImage.filter((metric) => metric.name !== "nfe" && metric.name !== "seconds");
+    const shown = perImage.filter((metric) => !["nfe", "seconds"].includes(metric.name) && !/_best$|^coverage_/.test(metric.name));
     const head = make("tr", {}, make("th", { scope: "col" }, make("span", { class: "hidden" }, "Run")), ...shown.map((metric) => make("th", { scope: "col", title: metric.title }, short(metric))));
     const rows = data.runs.map((run, place) => {
       const cells = shown.map((metric) => valueCell(this.row, metric, place));
@@ -102,10 +126,10 @@ class Card {
 
   show(left, right) {
     for (const [side, choice] of [[this.before, left], [this.after, right]]) {
-      const place = this.image.pictures[choice.key];
+      const place = this.image.pictures[sampled(choice)] ?? this.image.pictures[choice.key];
       const failed = choice.kind === "restored" ? this.row.failed[Number(choice.key.split("-")[1])] : null;
       side.element.classList.toggle("measurement", choice.kind === "measurement");
-      side.tag.textContent = choice.label;
+      side.tag.textContent = choice.label + detail(choice, this.image);
       side.picture.hidden = place == null;
       side.missing.hidden = place != null;
       side.missing.textContent = place == null ? `${choice.label}: ${failed ?? "there is no such picture"}` : "";
@@ -206,6 +230,18 @@ class Card {
   }
 }
 
+const samples = Math.min(Math.max(...data.runs.map((run) => run.samples)), data.samples);
+const sample = () => Number(find("sample").value);
+
+/** Under which name a choice's picture lies: a restoration is the sample that was chosen, where its run has one. */
+const sampled = (choice) => (choice.kind === "restored" && sample() ? `${choice.key}-${sample()}` : choice.key);
+
+/** What the tag of a side says beyond the choice: which sample it is, what white means. */
+function detail(choice, image) {
+  if (choice.kind === "restored" && samples > 1) return `, sample ${sampled(choice) in image.pictures ? sample() : 0}`;
+  return choice.key in image.largest ? `, white: ${Number(image.largest[choice.key].toPrecision(2))}` : "";
+}
+
 function showSides() {
   const [left, right] = ["left", "right"].map((id) => data.choices[find(id).value]);
   for (const card of cards.values()) card.show(left, right);
@@ -220,6 +256,11 @@ function sliders() {
   for (const id of ["left", "right"]) {
     find(id).append(...data.choices.map((choice, place) => make("option", { value: place }, choice.label)));
     find(id).addEventListener("change", showSides);
+  }
+  if (samples > 1) {
+    find("sampling").hidden = false;
+    find("sample").max = samples - 1;
+    find("sample").addEventListener("input", () => { find("sampling").querySelector("output").value = sample(); showSides(); });
   }
   find("left").value = 0; // the measurement comes first, where there is one
   find("right").value = data.choices.findIndex((choice) => choice.kind === "restored");
@@ -251,7 +292,7 @@ function valueCell(row, metric, run) {
   const edge = several && run === 0 ? "first" : null;
   if (value == null) return make("td", { class: ["none", edge].filter(Boolean).join(" ") }, row.failed[run] ? "failed" : "–");
   const known = row.values[metric.name].filter((other) => other != null);
-  const best = metric.direction === "lower" ? Math.min(...known) : Math.max(...known);
+  const best = metric.direction === "none" ? null : metric.direction === "lower" ? Math.min(...known) : Math.max(...known);
   return make("td", { class: edge }, number(metric, value, several && metric.comparable && value === best && Math.min(...known) < Math.max(...known)));
 }
 
@@ -308,7 +349,7 @@ function arrange() {
 }
 
 function orders() {
-  perImage.forEach((metric) => data.runs.forEach((run, place) => find("by").append(
+  perImage.filter((metric) => metric.direction !== "none").forEach((metric) => data.runs.forEach((run, place) => find("by").append(
     make("option", { value: JSON.stringify([metric.name, place]) }, several ? `${short(metric)} of ${run.label}` : short(metric)))));
   const preferred = perImage.find((metric) => metric.name === "lpips") ?? perImage[0];
   if (preferred) find("by").value = JSON.stringify([preferred.name, 0]);
@@ -348,6 +389,7 @@ function settings() {
 }
 
 summary();
+reliability();
 sliders();
 orders();
 failures();
