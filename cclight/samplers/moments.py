@@ -28,7 +28,7 @@ d = D r, which is the exact one for V = v I, needs one product in all: V is line
 
 With x̂_y frozen over a step the transform x̄ = x/σ leaves x_{n+1} = (σ_{n+1}/σ_n) x_n + (α_{n+1} - α_n σ_{n+1}/σ_n) x̂_y. A step
 costs a network evaluation and a vector-Jacobian product, as Conjugate's does. Order 2 extrapolates x̂_y from the last two steps
-(`cclight.samplers.extrapolation`): samples of few steps are as far apart as they should be, where those of order 1 are too close.
+(`cclight.samplers.extrapolation`): its samples of few steps are as far apart as they should be, those of order 1 too close.
 
 References:
     Rozet, Andry, Lanusse, Louppe, Learning Diffusion Priors from Observations by Expectation Maximization, NeurIPS 2024 (MMPS).

@@ -30,8 +30,8 @@ so that no small singular value is divided by. ζ starts from 0. The transform x
 
     x_{n+1} = (σ_{n+1}/σ_n) x_n + (α_{n+1} - α_n σ_{n+1}/σ_n) x̂_y,
 
-and order 2 extrapolates x̂_y from the last two steps (`cclight.samplers.extrapolation`). Renewal replaces part of the noise that the state carries, ε̂ = (x_n - α_n x̂_y)/σ_n, so that later steps, which know more, mend early
-ones:
+and order 2 extrapolates x̂_y from the last two steps (`cclight.samplers.extrapolation`). Renewal replaces part of the noise that
+the state carries, ε̂ = (x_n - α_n x̂_y)/σ_n, so that later steps, which know more, mend early ones:
 
     x_{n+1} = α_{n+1} x̂_y + σ_{n+1} ( c ε̂ + √(1 - c²) ξ ),     c = (σ_{n+1} α_n / (α_{n+1} σ_n))^renewal,     ξ ~ N(0, I).
 
