@@ -46,7 +46,7 @@ def run_apart(tmp_path, command):
         else:
             process = processes.run(line, env=environment, ranks=arguments(line[2:]).devices)
         assert (process.returncode != 0) == fails, process.stderr
-        found = re.findall(r"rank (\d) restored (\[.*?\])", process.stdout)
+        found = re.findall(r"rank (\d) restored (\[.*\])", process.stdout)
         return tmp_path / root / "run", {int(rank): json.loads(indices) for rank, indices in found}, process
 
     return run
