@@ -30,7 +30,7 @@ from cclight.priors.base import per_image
 from cclight.runs.folder import RunFolder
 from cclight.runs.records import TOGETHER, Key, Record, key_of, merge
 from cclight.runs.results import Run, write_results
-from cclight.runs.spread import together, together_quantities
+from cclight.runs.spread import summarize_together, together
 from cclight.samplers.base import Sampler, alike
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ class MetricsCallback(Sink):
 
     def _measure_together(self, index: int) -> None:
         """Once all samples of an image are on disk."""
-        record = together(self.run.path, self._samples_of(index), self.measuring.quantities)
+        record = together(self.run.path, self._samples_of(index), [m.quantity for m in self.measuring.metrics])
         if record is not None:
             self.run.note([record])
             self.lines[key_of(record)] = record
@@ -258,8 +258,10 @@ class MetricsCallback(Sink):
         """The summaries of all records."""
         self._check_something_was_restored(left_out)
         records = self.records
-        quantities = [*self.measuring.quantities, *together_quantities(self.measuring.quantities, records.values())]
-        self.summaries = {s.quantity.name: s for s in summarize_records(quantities, records, reasons, self.seed)}
+        quantities = self.measuring.quantities
+        found = summarize_records(quantities, records, reasons, self.seed)
+        found += summarize_together(quantities, records, next(iter(reasons.values()), None), self.seed)
+        self.summaries = {summary.quantity.name: summary for summary in found}
         if self.distances is not None:
             names = {index: record["name"] for index, record in records.items() if "failed" not in record}
             restored, clean = ([self.run.file(kind, i, name) for i, name in names.items()] for kind in ("restored", "clean"))

@@ -135,7 +135,7 @@ def evaluate(
     from cclight.metrics.measuring import Measuring
     from cclight.metrics.summary import summarize
     from cclight.runs.results import write_results
-    from cclight.runs.spread import together_quantities
+    from cclight.runs.spread import BEST, summarize_together
 
     arrays = any("units" in record for record in run.records.values())
     measuring = Measuring(array_metrics() if metrics is None and arrays else metrics)
@@ -146,8 +146,9 @@ def evaluate(
     }
     summaries = run.summaries()
     quantities = [metric.quantity for metric in measuring.metrics]
-    known = {q.name: q for q in (*quantities, *(summary.quantity for summary in summaries.values()))}
-    lines.update(_together(run.path, lines, list(known.values())))
+    others = [summary.quantity for name, summary in summaries.items() if f"{name}{BEST}" in summaries and name not in values]
+    compared = [*quantities, *others]
+    lines.update(_together(run.path, lines, compared))
     records = merge(lines)
     expected = [index for index, record in records.items() if "failed" not in record]
     found = {
@@ -167,8 +168,7 @@ def evaluate(
         why = {summary.unavailable: summary.quantity.title for summary in found.values()} or {"there is no metric": ""}
         words = "; ".join(f"{title}: {reason}" if len(why) > 1 else str(reason) for reason, title in why.items())
         raise UsageError(f"nothing of {run.path} can be measured, its numbers stay as they are ({words})")
-    for q in together_quantities(list(known.values()), records.values()):
-        found[q.name] = summarize(q, {i: records[i][q.name] for i in expected if q.name in records[i]}, len(expected))
+    found.update({s.quantity.name: s for s in summarize_together(compared, records)})
     for name, summary in found.items():
         if summary.mean is None and name in summaries and summaries[name].mean is not None:
             print(f"cclight evaluate: {name} stays as it was: {summary.unavailable}", file=sys.stderr)

@@ -33,11 +33,14 @@ class Operator(nn.Module, ABC):
         reach: by how many pixels a measured pixel looks beyond its own place: so far the border of a given measurement depends
             on what lies beyond it. 0 for what stays inside its pixel or block.
         per_image: whether each image has an operator of its own, which `of` gives.
+        least_sides: how many sides its images have at least, beside the channels; what looks at rows and columns takes volumes
+            slice by slice.
     """
 
     reference: str = ""
     reach: int = 0
     per_image: bool = False
+    least_sides: int = 0
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
@@ -86,14 +89,19 @@ class Operator(nn.Module, ABC):
         return self
 
     def check_images(self, shape: tuple[int, ...]) -> None:
-        """Refuse images that the operator cannot take, before any work.
+        """Refuse images that the operator cannot take, before any work; extend it by calling super().check_images(shape) first.
 
         Args:
-            shape: (C, H, W) or (B, C, H, W).
+            shape: of one image, (C, H, W), or (C, ...) of signals and volumes.
 
         Raises:
             ValueError: naming the shape, the expectation and the remedy.
         """
+        if len(shape) <= self.least_sides:
+            raise ValueError(
+                f"{type(self).__name__} looks at rows and columns, and the images here have the shape {tuple(shape)}: take an "
+                "operator of any shape, such as Inpainting, Denoising or RandomProjection, or one of your own."
+            )
 
 
 class LinearOperator(Operator):

@@ -34,6 +34,8 @@ class CircularBlur(SpectralOperator):
         kernel: how the camera moved, a `Kernel` or a (k, k) tensor with k odd; None is `LineKernel()`.
     """
 
+    least_sides = 2
+
     def __init__(self, kernel: KernelLike | None = None) -> None:
         super().__init__()
         self.drawn = kernel_from(kernel)

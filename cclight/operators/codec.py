@@ -73,7 +73,7 @@ class CodecCompression(Operator):
         self.codec = codec.eval().requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        self.check_images(tuple(x.shape))
+        self.check_images(tuple(x.shape[1:]))
         height, width = x.shape[2:]
         levels = (x.detach().float().clamp(-1, 1) + 1) / 2
         levels = functional.pad(levels, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
@@ -85,5 +85,5 @@ class CodecCompression(Operator):
         return y
 
     def check_images(self, shape: tuple[int, ...]) -> None:
-        if shape[-3] != 3:
-            raise ValueError(f"CodecCompression takes images of 3 channels, got {shape[-3]}: give it RGB images.")
+        if len(shape) != 3 or shape[0] != 3:
+            raise ValueError(f"CodecCompression takes images of 3 channels, got the shape {tuple(shape)}: give it RGB images.")

@@ -65,12 +65,12 @@ class Compose(Operator):
 
     def check_images(self, shape: tuple[int, ...]) -> None:
         own = next(chain(self.parameters(), self.buffers()), torch.empty(0))
-        x = torch.zeros(1, *shape[-3:], device=own.device)  # an operator with weights takes images where these lie
+        x = torch.zeros(1, *shape, device=own.device)  # an operator with weights takes images where these lie
         with torch.no_grad():
             for operator in self.operators[:-1]:  # what the last one makes is nobody's image
-                operator.check_images(tuple(x.shape))
+                operator.check_images(tuple(x.shape[1:]))
                 x = operator(x)
-        self.operators[-1].check_images(tuple(x.shape))
+        self.operators[-1].check_images(tuple(x.shape[1:]))
 
 
 class LinearCompose(LinearOperator, Compose):

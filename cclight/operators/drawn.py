@@ -17,7 +17,10 @@ _UNDECIDED = 0.25
 
 
 class Drawn(NamedTuple):
-    """What a file holds: brightness (H, W) in float64, opacity (H, W) in [0, 1] or None, and white's value or None."""
+    """What a file holds: brightness (H, W) in float64, opacity (H, W) in [0, 1] or None, and white's value or None.
+
+    A mask's array may have other sides, those of signals or volumes.
+    """
 
     values: np.ndarray
     alpha: np.ndarray | None = None
@@ -40,7 +43,7 @@ def read_kept(path: str | Path, invert: bool = False) -> np.ndarray:
         invert: keep what would be missing, and the reverse.
 
     Returns:
-        (H, W) bool.
+        (H, W) bool; of an array as it is, also (C, H, W) and the sides of signals and volumes.
 
     Raises:
         FileNotFoundError: where there is no such file.
@@ -75,7 +78,7 @@ def read_drawn(path: str | Path, kind: str) -> Drawn:
     if not file.is_file():
         raise FileNotFoundError(f"There is no {kind} file {path}: give a picture, or an array in a .npy or .mat file.")
     try:
-        drawn = _numbers(file) if file.suffix.lower() in NUMBERS else _picture(file)
+        drawn = _numbers(file, flat=kind != "mask") if file.suffix.lower() in NUMBERS else _picture(file)
         if not np.isfinite(drawn.values).all():
             raise ValueError("it holds NaN or infinity")
     except Exception as error:  # broken files: see cclight.data.decoding
@@ -124,7 +127,8 @@ def _picture(file: Path) -> Drawn:
     return Drawn(values @ ([0.299, 0.587, 0.114] if values.shape[2] == 3 else [1.0]), stored.alpha, stored.top)
 
 
-def _numbers(file: Path) -> Drawn:
+def _numbers(file: Path, flat: bool) -> Drawn:
+    """The array of a file; one that is to be `flat` has two sides."""
     import numpy as np
 
     if file.suffix.lower() == ".npy":
@@ -141,7 +145,9 @@ def _numbers(file: Path) -> Drawn:
     if array.dtype.kind not in "biuf":
         raise ValueError(f"its array holds {array.dtype}, not numbers")
     squeezed = np.squeeze(array) if array.ndim > 2 else array
-    if squeezed.ndim != 2:
+    if squeezed.ndim != 2 and not flat and array.ndim:
+        squeezed = array
+    elif squeezed.ndim != 2:
         raise ValueError(f"its array is {'×'.join(map(str, array.shape))}, not two-dimensional")
     return Drawn(squeezed.astype(np.float64))
 

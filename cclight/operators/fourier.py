@@ -93,6 +93,8 @@ class FourierSampling(SpectralOperator):
         complex_images: images have two channels, real and imaginary part, and y has one; else every channel is real.
     """
 
+    least_sides = 2
+
     def __init__(self, mask: MaskLike | None = None, complex_images: bool = False) -> None:
         super().__init__()
         self.mask = _mask(mask)
@@ -107,7 +109,7 @@ class FourierSampling(SpectralOperator):
         return (2, *measurement_shape[1:]) if self.complex_images else measurement_shape
 
     def forward(self, x: Tensor) -> Tensor:
-        self.check_images(tuple(x.shape))
+        self.check_images(tuple(x.shape[1:]))
         k = _to_frequencies(self._seen(x))
         return k * self._kept(k)
 
@@ -125,7 +127,7 @@ class FourierSampling(SpectralOperator):
         return _channels(torch.fft.ifft2(self._seen(z), norm="ortho")).to(z.dtype)
 
     def singular_values(self, image_shape: tuple[int, ...]) -> Tensor:
-        (kept,) = self._measured.exact(tuple(image_shape[-3:]))
+        (kept,) = self._measured.exact(tuple(image_shape))
         m = torch.fft.ifftshift(kept, dim=(-2, -1))
         if self.complex_images:
             return m
@@ -133,13 +135,14 @@ class FourierSampling(SpectralOperator):
         return ((m + mirrored) / 2).sqrt()
 
     def check_images(self, shape: tuple[int, ...]) -> None:
-        if self.complex_images and shape[-3] != 2:
+        super().check_images(shape)
+        if self.complex_images and shape[0] != 2:
             raise ValueError(
-                f"FourierSampling of complex images takes 2 channels, real and imaginary part, got {shape[-3]}: give it such, "
+                f"FourierSampling of complex images takes 2 channels, real and imaginary part, got {shape[0]}: give it such, "
                 "or set complex_images to false."
             )
         if not self.per_image:
-            self._measured.exact(tuple(shape[-3:]))
+            self._measured.exact(tuple(shape))
 
     def _seen(self, x: Tensor) -> Tensor:
         """Images as the transform takes them: real ones, or of two channels one complex one."""
@@ -199,7 +202,7 @@ class MultiCoil(LinearOperator):
         return (2, *measurement_shape[1:])
 
     def forward(self, x: Tensor) -> Tensor:
-        self.check_images(tuple(x.shape))
+        self.check_images(tuple(x.shape[1:]))
         wide = _complex(x.to(torch.promote_types(x.dtype, torch.float32)))
         maps, kept = self._like(wide)
         return kept * _to_frequencies(maps * wide)
@@ -212,8 +215,8 @@ class MultiCoil(LinearOperator):
         if self._own_maps:
             return
         expected = (2, *self.maps.shape[1:])
-        if tuple(shape[-3:]) != expected:
-            wanted, given = ("×".join(map(str, sides)) for sides in (expected, shape[-3:]))
+        if tuple(shape) != expected:
+            wanted, given = ("×".join(map(str, sides)) for sides in (expected, shape))
             raise ValueError(
                 f"MultiCoil's maps are for images of {wanted} (real and imaginary part × height × width), got {given}: give "
                 "such images, or maps of their size."

@@ -30,6 +30,8 @@ class MotionBlur(LinearOperator):
         max_iterations: where they stop at the latest, with a warning.
     """
 
+    least_sides = 2
+
     def __init__(self, kernel: KernelLike | None = None, tolerance: float = 1e-3, max_iterations: int = 200) -> None:
         super().__init__()
         self.drawn = kernel_from(kernel)

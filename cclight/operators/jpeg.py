@@ -81,7 +81,7 @@ class JPEG(Operator):
         self._tables = Table(self._make_tables)
 
     def forward(self, x: Tensor) -> Tensor:
-        self.check_images(tuple(x.shape))
+        self.check_images(tuple(x.shape[1:]))
         # Half precision cannot count to 2047, the largest coefficient.
         levels = _nearest((x.to(torch.promote_types(x.dtype, torch.float32)).clamp(-1, 1) + 1) * 127.5)
         decoded = self._grey(levels) if x.shape[1] == 1 else self._colour(levels)
@@ -91,8 +91,8 @@ class JPEG(Operator):
         return y
 
     def check_images(self, shape: tuple[int, ...]) -> None:
-        if shape[-3] not in (1, 3):
-            raise ValueError(f"JPEG takes grey or colour images, 1 or 3 channels, got {shape[-3]}.")
+        if len(shape) != 3 or shape[0] not in (1, 3):
+            raise ValueError(f"JPEG takes grey or colour images, (C, H, W) of 1 or 3 channels, got {tuple(shape)}.")
 
     def _grey(self, levels: Tensor) -> Tensor:
         _, luminance, _ = self._tables.like("", levels)

@@ -42,10 +42,10 @@ class Mask(ABC):
 
     @abstractmethod
     def __call__(self, image_shape: tuple[int, ...]) -> Tensor:
-        """The mask for images of shape (C, H, W).
+        """The mask for images of shape (C, H, W), or (C, ...) of signals and volumes.
 
         Returns:
-            True where a pixel is kept, (1, H, W), or (C, H, W) where the channels differ.
+            True where a pixel is kept, (1, H, W), or (C, H, W) where the channels differ; as many sides as the images have.
 
         Raises:
             ValueError: where the mask cannot be drawn at this size.
@@ -60,31 +60,35 @@ else:
 
 
 class Box(Mask):
-    """A square of missing pixels.
+    """A square of missing pixels; of signals a gap, of volumes a cube.
 
     Args:
         size: side of the square in pixels, >= 1.
-        centre: (row, column) of its centre in pixels; None is the image's centre.
+        centre: (row, column) of its centre in pixels, a number for each of the images' sides; None is the image's centre.
     """
 
-    def __init__(self, size: int = 128, centre: tuple[int, int] | None = None) -> None:
+    def __init__(self, size: int = 128, centre: tuple[int, ...] | None = None) -> None:
         if size < 1:
             raise ValueError(f"Box needs a size >= 1 pixel, got {size}.")
         self.size = size
         self.centre = centre
 
     def __call__(self, image_shape: tuple[int, ...]) -> Tensor:
-        height, width = image_shape[-2:]
-        row, column = self.centre or (height // 2, width // 2)
-        top, left = row - self.size // 2, column - self.size // 2
-        inside = top >= 0 and left >= 0 and top + self.size <= height and left + self.size <= width
-        if not inside or self.size == height == width:  # of such an image nothing would be left to restore it from
+        sides = image_shape[1:]
+        centre = self.centre or tuple(side // 2 for side in sides)
+        if len(centre) != len(sides):
+            raise ValueError(f"The centre of a Box is a number for each of {len(sides)} sides, got {list(centre)}.")
+        first = [middle - self.size // 2 for middle in centre]
+        inside = all(0 <= start <= side - self.size for start, side in zip(first, sides, strict=True))
+        if not inside or set(sides) == {self.size}:  # of such an image nothing would be left to restore it from
+            missing, image = ("×".join(map(str, lengths)) for lengths in ([self.size] * len(sides), sides))
             raise ValueError(
-                f"A box of {self.size}×{self.size} pixels centred on ({row}, {column}) does not fit into images of "
-                f"{height}×{width}: choose a smaller size or another centre."
+                f"A box of {missing} pixels centred on ({', '.join(map(str, centre))}) does not fit into images of {image}: "
+                "choose a smaller size or another centre."
             )
-        kept = torch.ones(1, height, width, dtype=torch.bool)
-        kept[:, top : top + self.size, left : left + self.size] = False
+        kept = torch.ones(1, *sides, dtype=torch.bool)
+        box: tuple[int | slice, ...] = (0, *(slice(start, start + self.size) for start in first))
+        kept[box] = False
         return kept
 
 
@@ -103,11 +107,12 @@ class RandomPixels(Mask):
         self.seed = seed
 
     def __call__(self, image_shape: tuple[int, ...]) -> Tensor:
-        height, width = image_shape[-2:]
-        order = torch.randperm(height * width, generator=torch.Generator().manual_seed(self.seed))
-        kept = torch.ones(height * width, dtype=torch.bool)
-        kept[order[: round(self.missing * height * width)]] = False
-        return kept.view(1, height, width)
+        sides = image_shape[1:]
+        pixels = math.prod(sides)
+        order = torch.randperm(pixels, generator=torch.Generator().manual_seed(self.seed))
+        kept = torch.ones(pixels, dtype=torch.bool)
+        kept[order[: round(self.missing * pixels)]] = False
+        return kept.view(1, *sides)
 
 
 class FreeForm(Mask):
@@ -125,7 +130,12 @@ class FreeForm(Mask):
         self.seed = seed
 
     def __call__(self, image_shape: tuple[int, ...]) -> Tensor:
-        height, width = image_shape[-2:]
+        if len(image_shape) != 3:
+            raise ValueError(
+                f"FreeForm draws on pictures, (C, H, W), and these images have the shape {tuple(image_shape)}: take the mask "
+                "Box or RandomPixels, or one of your own (FixedMask, OwnMask)."
+            )
+        height, width = image_shape[1:]
         # The strokes are decided on a coarse grid of their own, so that they do not depend on the image's size.
         coarse = torch.zeros(64, 64, dtype=torch.bool)
         fine = torch.zeros(height, width, dtype=torch.bool)
@@ -146,18 +156,19 @@ class FixedMask(Mask):
     """A mask given as a tensor or an array.
 
     Args:
-        kept: nonzero where a pixel is kept, (H, W), (1, H, W) or (C, H, W); no negative values.
+        kept: nonzero where a pixel is kept, (H, W), (1, H, W) or (C, H, W), or with the sides of signals or volumes instead;
+            no negative values.
     """
 
     def __init__(self, kept: Tensor | np.ndarray) -> None:
         values = tensor_of(kept, "A mask")
-        if values.dim() < 2 or not (values >= 0).all():
+        if values.dim() < 1 or not (values >= 0).all():
             shape = "×".join(map(str, values.shape)) or "one number"
             raise ValueError(
                 f"A mask is 0 where a pixel is missing and 1 where it is kept, (H, W) or (C, H, W): got {shape} from "
                 f"{values.min():g} to {values.max():g}."
             )
-        self.kept = values.bool().reshape(-1, *values.shape[-2:])
+        self.kept = values.bool()
 
     @property
     def missing(self) -> float:
@@ -165,14 +176,16 @@ class FixedMask(Mask):
         return 1 - float(self.kept.double().mean())
 
     def __call__(self, image_shape: tuple[int, ...]) -> Tensor:
-        channels, height, width = image_shape[-3:]
-        if self.kept.shape[1:] != (height, width) or self.kept.shape[0] not in (1, channels):
-            given = "×".join(map(str, self.kept.shape))
+        channels, *sides = image_shape
+        kept = self.kept if self.kept.dim() > len(sides) else self.kept[None]
+        if list(kept.shape[1:]) != sides or kept.shape[0] not in (1, channels):
+            given, images = ("×".join(map(str, shape)) for shape in (kept.shape, image_shape))
+            layout = "channels×height×width" if len(sides) == 2 else "channels×sides"
             raise ValueError(
-                f"{self} is {given} (channels×height×width), the images are {channels}×{height}×{width}: give a mask of the "
+                f"{self} is {given} ({layout}), the images are {images}: give a mask of the "
                 f"images' size (in a run's configuration, data.image_size is theirs)."
             )
-        return self.kept
+        return kept
 
     def __str__(self) -> str:
         return "The mask"
@@ -324,11 +337,11 @@ class Inpainting(SpectralOperator):
         return z
 
     def singular_values(self, image_shape: tuple[int, ...]) -> Tensor:
-        return self._kept.exact(tuple(image_shape[-3:]))[0]
+        return self._kept.exact(tuple(image_shape))[0]
 
     def check_images(self, shape: tuple[int, ...]) -> None:
         if not self.per_image:
-            self._kept.exact(tuple(shape[-3:]))
+            self._kept.exact(tuple(shape))
 
     def _draw(self, image_shape: tuple[int, ...]) -> tuple[Tensor]:
         return (self.mask(image_shape).double(),)

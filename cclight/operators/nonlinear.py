@@ -72,6 +72,8 @@ class PhaseRetrieval(Operator):
         oversampling: 2 pads each side by a quarter of its length, >= 0.
     """
 
+    least_sides = 2
+
     def __init__(self, oversampling: float = 2.0) -> None:
         super().__init__()
         if oversampling < 0:

@@ -42,7 +42,7 @@ class Denoising(SpectralOperator):
         return z
 
     def singular_values(self, image_shape: tuple[int, ...]) -> Tensor:
-        return torch.ones(1, 1, 1, dtype=torch.float64)
+        return torch.ones([1] * len(image_shape), dtype=torch.float64)
 
 
 class Colorization(SpectralOperator):
@@ -56,7 +56,7 @@ class Colorization(SpectralOperator):
         return 3, *measurement_shape[1:]
 
     def forward(self, x: Tensor) -> Tensor:
-        self.check_images(tuple(x.shape))
+        self.check_images(tuple(x.shape[1:]))
         scale, basis = self._basis.like("", x)
         return scale * _mix(basis[:, :1].T, x)
 
@@ -83,8 +83,8 @@ class Colorization(SpectralOperator):
         return torch.stack([scale, torch.zeros_like(scale), torch.zeros_like(scale)]).view(3, 1, 1)
 
     def check_images(self, shape: tuple[int, ...]) -> None:
-        if shape[-3] != 3:
-            raise ValueError(f"Colorization takes images of 3 channels, got {shape[-3]}: give it RGB images.")
+        if len(shape) != 3 or shape[0] != 3:
+            raise ValueError(f"Colorization takes images of 3 channels, got the shape {tuple(shape)}: give it RGB images.")
 
     @staticmethod
     def _make_basis(_: str) -> tuple[Tensor, Tensor]:

@@ -32,6 +32,8 @@ class SeparableOperator(SpectralOperator):
         factor: a side of n pixels is measured by n / factor values, >= 1.
     """
 
+    least_sides = 2
+
     def __init__(self, factor: int = 1) -> None:
         super().__init__()
         if factor < 1:
@@ -47,11 +49,11 @@ class SeparableOperator(SpectralOperator):
         """The 1-D matrix A of a side, (length / factor, length), float64 on the CPU, before small singular values go."""
 
     def image_shape(self, measurement_shape: tuple[int, ...]) -> tuple[int, ...]:
-        channels, height, width = measurement_shape
-        return channels, height * self.factor, width * self.factor
+        *others, height, width = measurement_shape
+        return *others, height * self.factor, width * self.factor
 
     def forward(self, x: Tensor) -> Tensor:
-        self.check_images(tuple(x.shape))
+        self.check_images(tuple(x.shape[1:]))
         vertical, horizontal = (self._forward.like(length, x) for length in x.shape[-2:])
         return _product(vertical, x, horizontal)
 
@@ -81,6 +83,7 @@ class SeparableOperator(SpectralOperator):
         return torch.outer(vertical, horizontal)[None]
 
     def check_images(self, shape: tuple[int, ...]) -> None:
+        super().check_images(shape)
         height, width = shape[-2:]
         if height % self.factor or width % self.factor:
             raise ValueError(

@@ -40,6 +40,8 @@ class Tomography(LinearOperator):
         ValueError: for no angles or sides, or where the matrix would have more than 2²⁶ entries.
     """
 
+    least_sides = 2
+
     def __init__(
         self,
         side: int | tuple[int, int] = 256,
@@ -67,10 +69,10 @@ class Tomography(LinearOperator):
         self._matrix = Table(self._trace)
 
     def image_shape(self, measurement_shape: tuple[int, ...]) -> tuple[int, ...]:
-        return (measurement_shape[0], *self.sides)
+        return (*measurement_shape[:-2], *self.sides)
 
     def forward(self, x: Tensor) -> Tensor:
-        self.check_images(tuple(x.shape))
+        self.check_images(tuple(x.shape[1:]))
         return self._times(0, x, (len(self.angles), self.detectors))
 
     def adjoint(self, y: Tensor) -> Tensor:
@@ -79,10 +81,11 @@ class Tomography(LinearOperator):
     def _times(self, which: int, x: Tensor, sides: tuple[int, int]) -> Tensor:
         wide = x.to(torch.promote_types(x.dtype, torch.float32))  # sparse products know no half precision
         matrix, transpose = self._matrix.like(0, wide)
-        product = _Product.apply(wide.flatten(2).flatten(0, 1), *((transpose, matrix) if which else (matrix, transpose)))
-        return product.view(*x.shape[:2], *sides).to(x.dtype)
+        product = _Product.apply(wide.flatten(-2).flatten(0, -2), *((transpose, matrix) if which else (matrix, transpose)))
+        return product.view(*x.shape[:-2], *sides).to(x.dtype)
 
     def check_images(self, shape: tuple[int, ...]) -> None:
+        super().check_images(shape)
         if tuple(shape[-2:]) != self.sides:
             expected, given = ("×".join(map(str, sides)) for sides in (self.sides, shape[-2:]))
             raise ValueError(f"Tomography was made for images of {expected}, got {given}: set its side.")

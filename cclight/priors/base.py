@@ -19,7 +19,9 @@ class Prior(nn.Module, ABC):
     Attributes:
         path: the path x_t = α x_0 + σ ε it was trained on.
         parameterization: what its output means.
-        image_shape: the (C, H, W) it insists on, or None where any size will do.
+        image_shape: the (C, H, W) it insists on, or (C, ...) of signals and volumes; None where any size will do.
+        sides: where `image_shape` does not tell, how many sides its images have beside the channels: 1 of signals, 2 of
+            pictures, 3 of volumes; None for any number.
         channels: the number of image channels it takes.
         stride: every side must be divisible by it.
         labels: how many classes it knows. Where that is not 0, `forward` takes a third argument `label`, (B,) integers in
@@ -33,6 +35,7 @@ class Prior(nn.Module, ABC):
     path: GaussianPath
     parameterization: Parameterization
     image_shape: tuple[int, ...] | None = None
+    sides: int | None = 2
     channels: int = 3
     stride: int = 1
     labels: int = 0
@@ -51,18 +54,18 @@ class Prior(nn.Module, ABC):
         """The raw output N(x_t, t).
 
         Args:
-            x_t: noisy images on the path, (B, C, H, W).
+            x_t: noisy images on the path, (B, C, H, W); (B, C, ...) where `sides` or `image_shape` say so.
             t: the path's own continuous time of each image, (B,).
 
         Returns:
-            N, (B, C, H, W); differentiable with respect to x_t.
+            N, of x_t's shape; differentiable with respect to x_t.
         """
 
     def denoise(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         """The denoised estimate x̂_0 = s x_t + o N, of x_t's shape, nominally in [-1, 1].
 
         Args:
-            x_t: noisy images on the path, (B, C, H, W).
+            x_t: noisy images on the path, (B, C, ...).
             t: the path's time of each image, (B,).
             label: the class of each image, (B,); for a prior that knows labels alone.
         """
@@ -71,6 +74,7 @@ class Prior(nn.Module, ABC):
 
     def speak_for(self, prior: Prior) -> None:
         """Take over what a prior says of its images, labels and cost: for a prior that wraps it."""
+        self.sides = prior.sides_of_images
         self.channels = prior.channels
         self.stride = prior.stride
         self.labels = prior.labels
@@ -101,26 +105,42 @@ class Prior(nn.Module, ABC):
             return torch.full((images.shape[0],), self.class_label, device=images.device)
         return label.to(images.device)
 
+    @property
+    def sides_of_images(self) -> int | None:
+        """How many sides its images have beside the channels; None for any number."""
+        return self.sides if self.image_shape is None else len(self.image_shape) - 1
+
+    def layout(self, before: str = "") -> str:
+        """The names of its images' dimensions, such as (C, H, W), after others."""
+        names = {1: "CL", 2: "CHW", 3: "CDHW"}.get(self.sides_of_images or 0)
+        return f"({', '.join((*before, *names))})" if names else f"({', '.join((*before, 'C', '...'))})"
+
     def check_images(self, shape: tuple[int, ...]) -> None:
         """Refuse images that the prior cannot take.
 
         Args:
-            shape: (C, H, W) or (B, C, H, W), or as many sides as `image_shape` has.
+            shape: of one image, (C, H, W), or (C, ...) of signals and volumes.
 
         Raises:
             ValueError: naming the shape, what the prior expects, and the remedy.
         """
-        found = shape[-(3 if self.image_shape is None else len(self.image_shape)) :]
-        channels, sides = found[0], found[1:]
+        channels, sides = shape[0], shape[1:]
         name = type(self).__name__
-        if self.image_shape is not None and found != tuple(self.image_shape):
+        if self.sides_of_images not in (None, len(sides)):
+            raise ValueError(
+                f"{name} takes images of {self.sides_of_images} sides, {self.layout()}, got the shape {tuple(shape)}: give it "
+                "such images, or take a prior that sees these (one of your own says so by its `sides`)."
+            )
+        if self.image_shape is not None and tuple(shape) != tuple(self.image_shape):
             expected = "×".join(map(str, self.image_shape))
-            layout = "channels×height×width" if len(found) == 3 else "channels×sides"
+            layout = "channels×height×width" if len(sides) == 2 else "channels×sides"
             if channels != self.image_shape[0]:
                 remedy = _channels_remedy(self.image_shape[0])
+            elif len(sides) != 2:
+                remedy = "give it such images."
             else:
                 remedy = f"set data.image_size to {self.image_shape[1]}, or wrap the prior in Tiled for larger ones."
-            raise ValueError(f"{name} takes images of {expected} ({layout}), got {'×'.join(map(str, found))}: {remedy}")
+            raise ValueError(f"{name} takes images of {expected} ({layout}), got {'×'.join(map(str, shape))}: {remedy}")
         if channels != self.channels:
             remedy = _channels_remedy(self.channels)
             raise ValueError(f"{name} takes images of {self.channels} channels, got {channels}: {remedy}")

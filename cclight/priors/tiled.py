@@ -45,6 +45,8 @@ class Tiled(Prior):
 
     def __init__(self, prior: Prior, tile: int | None = None, overlap: int | None = None) -> None:
         super().__init__(prior.path, prior.parameterization)
+        if prior.sides_of_images not in (None, 2):
+            raise ValueError(f"Tiles are of pictures, (C, H, W), and {type(prior).__name__} takes {prior.layout()}.")
         own = prior.image_shape
         if own is not None and own[1] != own[2]:
             raise ValueError(f"Tiles are square, and {type(prior).__name__} takes images of {own[1]}×{own[2]}.")
@@ -59,6 +61,7 @@ class Tiled(Prior):
         self.tile = tile
         self.overlap = overlap
         self.speak_for(prior)
+        self.sides = 2
 
     def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         labels = () if label is None else (label,)

@@ -7,7 +7,9 @@ with the numbers of one that was not. Pictures hold 8 or 16 bits: their rounding
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +19,16 @@ from torch.nn.functional import interpolate
 
 from cclight.data.units import Units
 from cclight.metrics.perceptual import heat
+from cclight.metrics.posterior import LEVELS, POSTERIOR, Evidence, best_and_mean, evidence
 from cclight.metrics.quantity import Quantity
+from cclight.metrics.summary import Summary, summarize
 from cclight.runs.files import encode_array, write_whole
 from cclight.runs.layout import Kind, picture_of
 from cclight.runs.pictures import encode_picture, read_png, to_image, to_levels, to_uint8
 from cclight.runs.records import Record, key_of
 
+BEST = "_best"
+_HELD = 2**26  # numbers of samples, at once
 _LEAST_SIDE = 256  # of a picture of deviations, so that its scale can be read
 
 
@@ -60,13 +66,73 @@ def together(root: Path, samples: Sequence[Record], quantities: Sequence[Quantit
     stored = std if units is None else units.stored(std * units.scale)
     write_whole(paths["std"].with_suffix(".npy"), encode_array(stored.float()))  # last: it tells that all of it is there
     record: Record = {key: first[key] for key in ("index", "name", "content", "units") if key in first}
-    record |= {"samples": len(samples), "restored": len(whole)}
+    record |= {"samples": len(samples), "whole": len(whole)}
+    for quantity in quantities:
+        if quantity.direction != "none" and all(quantity.name in one for one in whole):
+            values = [one[quantity.name] for one in whole]
+            record[f"{quantity.name}{BEST}"] = best_and_mean(values, quantity.direction).best
+    clean = None if saved(root, "clean", first) is None else read_saved(root, "clean", first)
+    span = 2.0 if units is None or units.ranged else 0.0 if clean is None else float(clean.amax() - clean.amin())
+    if clean is not None and clean.shape == mean.shape and span:
+        found = _evidence(root, whole, clean, span)
+        record |= {name: value for name, value in found.as_dict().items() if math.isfinite(value)}
+        record |= {"variance": found.variance / found.pixels, "error": found.error / found.pixels}
+        record["coverage"] = list(found.reliability().actual)
+    elif span:
+        record["diversity"] = float((2 * std.square().mean()).sqrt()) / span
     return record
 
 
-def together_quantities(quantities: Sequence[Quantity], records: Iterable[Record]) -> list[Quantity]:
-    """What of images is measured of their samples together."""
-    return []
+def _evidence(root: Path, samples: Sequence[Record], clean: Tensor, span: float) -> Evidence:
+    """What all samples say, of as many pixels at a time as memory likes."""
+    truth = clean.flatten()
+    step = max(_HELD // len(samples), 1)
+    parts = []
+    for begin in range(0, len(truth), step):
+        part = slice(begin, begin + step)
+        stacked = torch.stack([read_saved(root, "restored", one).flatten()[part] for one in samples])
+        parts.append(evidence(stacked, truth[part], span))
+    return sum(parts[1:], parts[0])
+
+
+def summarize_together(
+    quantities: Sequence[Quantity], records: Mapping[int, Record], reason: str | None = None, seed: int = 0
+) -> list[Summary]:
+    """What samples say together, over the images of a run; nothing where each image has one sample.
+
+    Args:
+        quantities: what each sample was measured by.
+        records: of each image, by index.
+        reason: why what needs clean images is missing, where it is known.
+        seed: of the bootstrap.
+    """
+    kept = {index: record for index, record in records.items() if "samples" in record and "failed" not in record}
+    if not kept:
+        return []
+    most = max(record["samples"] for record in kept.values())
+    wanted = [
+        replace(q, name=f"{q.name}{BEST}", title=f"{q.title}, best of {most}", measures=f"{q.measures}; the best sample's")
+        for q in quantities
+        if any(f"{q.name}{BEST}" in record for record in kept.values())
+    ]
+    summaries = []
+    for quantity in (*wanted, *POSTERIOR):
+        values = {index: record[quantity.name] for index, record in kept.items() if quantity.name in record}
+        summary = summarize(quantity, values, len(values), reason, seed)
+        if quantity.name == "spread_error" and values:  # a mean of ratios would not be 1 for ideal samples
+            errors = math.fsum(kept[index]["error"] for index in values)
+            variances = math.fsum((1 + 1 / kept[index]["whole"]) * kept[index]["variance"] for index in values)
+            summary = Summary(quantity, variances / errors, None, len(values))
+        summaries.append(summary)
+    return summaries
+
+
+def reliability(records: Mapping[int, Record]) -> dict[str, list[float]] | None:
+    """The reliability curve of a run, the mean of its images': nominal levels and actual coverage; None without one."""
+    curves = [record["coverage"] for record in records.values() if all(map(math.isfinite, record.get("coverage", [math.nan])))]
+    if not curves:
+        return None
+    return {"nominal": list(LEVELS), "actual": [math.fsum(level) / len(curves) for level in zip(*curves, strict=True)]}
 
 
 def saved(root: Path, kind: Kind, record: Record) -> Path | None:

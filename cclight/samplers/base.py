@@ -118,17 +118,17 @@ class Sampler(ABC):
             raise ValueError(f"{measurements} measurements but noise for {problem.noise.shape[0]} images.")
         if problem.generators is not None and len(problem.generators) != problem.noise.shape[0]:
             raise ValueError(f"{len(problem.generators)} generators for {problem.noise.shape[0]} images: give one each.")
-        dimensions = 1 + len(problem.prior.image_shape or ("C", "H", "W"))
-        if problem.noise.ndim != dimensions:
+        shape = tuple(problem.noise.shape[1:])
+        if len(shape) == problem.prior.sides_of_images:
             raise ValueError(
-                f"{type(problem.prior).__name__} takes batches of {dimensions} dimensions, (B, C, H, W), and the images here "
+                f"{type(problem.prior).__name__} takes batches of images, {problem.prior.layout('B')}, and the images here "
                 f"have the shape {tuple(problem.noise.shape)}: y[None] makes a batch of one."
             )
-        problem.prior.check_images(tuple(problem.noise.shape))
+        problem.prior.check_images(shape)
         problem.prior.check_label(problem.label)
         if problem.label is not None and len(problem.label) != problem.noise.shape[0]:
             raise ValueError(f"{len(problem.label)} labels for {problem.noise.shape[0]} images: give one each.")
-        operator.check_images(tuple(problem.noise.shape))
+        operator.check_images(shape)
         check_measurement(problem)
 
     def sample(

@@ -46,17 +46,18 @@ class PseudoinverseRestorer(LightningModule):
         if batch_idx == 0 and self.options.kill_after and self.global_rank == self.options.kill_rank:
             threading.Timer(self.options.kill_after, os.kill, (os.getpid(), signal.SIGKILL)).start()
         image = self.operator.pinv(batch.measurement)
-        for place, index in enumerate(batch.index):
+        for place, (index, sample) in enumerate(zip(batch.index, batch.sample, strict=True)):
             if index == self.options.kill_at and self.global_rank == self.options.kill_rank:
                 os.kill(os.getpid(), signal.SIGKILL)
-            noise = torch.randn(image.shape[1:], generator=torch.Generator().manual_seed(index))
+            noise = torch.randn(image.shape[1:], generator=torch.Generator().manual_seed(index + 1000 * sample))
             image[place] += float("nan") if index in self.options.nan else 0.05 * noise
         time.sleep(self.options.pause)
         while self.options.hold and batch_idx > 0 and not os.path.exists(self.options.hold):
             time.sleep(0.05)
         image = image.clamp(-1, 1)
         residual = self.operator(image) - batch.measurement
-        self.restored_here += batch.index
+        several = self.options.samples > 1
+        self.restored_here += list(map(list, zip(batch.index, batch.sample, strict=True))) if several else batch.index
         return Restored(
             image=image,
             nfe=5,
@@ -65,6 +66,7 @@ class PseudoinverseRestorer(LightningModule):
             finite=image.isfinite().flatten(1).all(1),
             index=batch.index,
             name=batch.name,
+            sample=batch.sample,
         )
 
 
@@ -94,6 +96,7 @@ def arguments(line=None):
     parser.add_argument("--kill-at", type=int, default=-1)
     parser.add_argument("--kill-after", type=float, default=0.0)  # seconds after this rank's first batch
     parser.add_argument("--kill-rank", type=int, default=0)
+    parser.add_argument("--samples", type=int, default=1)
     parser.add_argument("--grid", type=int, default=3)
     parser.add_argument("--unavailable-on", type=int, default=-1)
     parser.add_argument("--hold", default="")  # a file to wait for, after the first batch
@@ -109,7 +112,7 @@ def predict(options):
     """Run it; returns the run folder, the metrics callback and the indices restored by this process."""
     run = RunFolder("run", root=options.root, overwrite=options.overwrite, resume=options.resume)
     if rank_zero_only.rank == 0:
-        run.open(options.config)
+        run.open(f"{options.config}\nsamples: {options.samples}" if options.samples > 1 else options.config)
     if options.file_size_limit:
         resource.setrlimit(resource.RLIMIT_FSIZE, (options.file_size_limit, options.file_size_limit))
     per_image = [PSNR(), SSIM(), *([LPIPS("squeeze")] if options.lpips else [])]
@@ -136,6 +139,7 @@ def predict(options):
         image_size=options.image_size,
         batch_size=options.batch_size,
         measurements=options.measurements,
+        samples=options.samples,
     )
     try:
         pipeline.predict(model, data, [SummaryTable(), metrics, images], trainer)

@@ -46,7 +46,7 @@ def run_apart(tmp_path, command):
         else:
             process = processes.run(line, env=environment, ranks=arguments(line[2:]).devices)
         assert (process.returncode != 0) == fails, process.stderr
-        found = re.findall(r"rank (\d) restored (\[.*?\])", process.stdout)
+        found = re.findall(r"rank (\d) restored (\[.*\])", process.stdout)
         return tmp_path / root / "run", {int(rank): json.loads(indices) for rank, indices in found}, process
 
     return run
@@ -242,3 +242,41 @@ def test_two_ranks_agree_on_what_has_changed(run_here, run_apart, photographs_of
     assert restored == {0: [], 1: [3]}
     fresh, _, _ = predict(arguments([str(folder), str(tmp_path / "fresh"), "--distances"]))
     assert_same_results(path, fresh.path)
+
+
+SAMPLES = ("--samples", 3, "--batch-size", 2)
+
+
+@pytest.fixture
+def sampled(run_here):
+    """The run of several samples in one process."""
+    return run_here(*SAMPLES, root="sampled", count=5)[0].path
+
+
+def test_two_ranks_make_the_samples_that_one_makes(sampled, run_apart):
+    path, restored, _ = run_apart(*SAMPLES, "--devices", 2, count=5)
+    assert restored == {rank: [[index, k] for index in range(rank, 5, 2) for k in range(3)] for rank in (0, 1)}
+    assert_same_results(path, sampled)
+
+
+def test_samples_survive_a_kill_of_all_ranks(sampled, command, run_apart, tmp_path):
+    seconds = random.uniform(0.001, 0.6)
+    options = (*SAMPLES, "--devices", 2, "--pause", 0.2)
+    run = RunFolder("run", root=str(tmp_path / "runs"))
+    ranks = processes.start_ranks(command(*options, count=5), 2)
+    while not any(run.path.glob("records/*.jsonl")):
+        assert [rank.poll() for rank in ranks] == [None, None]
+        time.sleep(0.01)
+    time.sleep(seconds)
+    for rank in ranks:
+        rank.send_signal(signal.SIGKILL)
+    for rank in ranks:
+        rank.communicate()
+    told = f"killed after {seconds:.3f} seconds"
+    done = [list(key) for key in run.samples() if key[1] >= 0]
+    files = {path: path.stat().st_ino for folder in ("restored", "samples") for path in run.path.glob(f"{folder}/*.png")}
+    _, restored, _ = run_apart(*SAMPLES, "--devices", 1, count=5)  # and another number of ranks
+    assert sorted(restored[0] + done) == [[index, k] for index in range(5) for k in range(3)], told
+    kept = [run.file("restored", i, f"photo{i}", k) for i, k in done]
+    assert [path.stat().st_ino for path in kept] == [files[path] for path in kept], told
+    assert_same_results(run.path, sampled)

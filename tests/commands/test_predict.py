@@ -190,3 +190,58 @@ def test_a_run_that_restores_nothing_is_an_error(folder, capsys):
     assert "None of the 4 images could be restored" in capsys.readouterr().err
     assert not (folder / "runs" / "mine" / "metrics.json").exists()
     assert main([*COMMAND[3:]]) == 0  # the name is free
+
+
+def test_samples(folder, capsys):
+    assert main(["predict", "--config", "mine.yaml", "--samples", "3", "--model.sampler.t_start", "0.5"]) == 0
+    assert "PSNR (dB), best of 3" in capsys.readouterr().out
+    run = folder / "runs" / "mine"
+    assert len(list((run / "samples").iterdir())) == 8
+    assert {path.suffix for path in (run / "std").iterdir()} == {".png", ".npy"}
+    assert yaml.safe_load((run / "config.yaml").read_text())["samples"] == 3
+    # Its own configuration goes on with it, and with more.
+    own = ["predict", "--config", "runs/mine/config.yaml", "--run.resume", "true"]
+    assert main(own) == 0
+    assert main([*own, "--samples", "4"]) == 0
+    assert len(list((run / "samples").iterdir())) == 12
+    assert main(["report", "runs/mine"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--samples", "0"], "from 1 to 1024 times, got 0"),
+        (["--samples", "1025"], "got 1025"),
+        (["--data.samples", "3"], '"data.samples" must be given via "samples"'),
+    ],
+)
+def test_a_number_of_samples_that_does_not_exist(folder, capsys, arguments, words):
+    assert main(["predict", "--config", "mine.yaml", *arguments]) != 0
+    assert words in capsys.readouterr().err
+    assert not list((folder / "runs").rglob("config.yaml")) if (folder / "runs").exists() else True
+
+
+DEAF = """
+from dataclasses import dataclass
+from cclight import Sampler
+
+@dataclass(frozen=True)
+class Deaf(Sampler):
+    steps: int = 1
+
+    def begin(self, problem):
+        return problem.pinv_y
+
+    def step(self, problem, n, state):
+        return problem.denoise(state, problem.times[n])
+"""
+
+
+@pytest.mark.parametrize("batch_size", ["1", "4"])
+def test_samples_that_are_copies_are_told_of_once(folder, recwarn, batch_size):
+    (folder / "deaf_sampler.py").write_text(DEAF)
+    arguments = ["--samples", "3", "--model.sampler", "deaf_sampler.Deaf", "--data.limit", "2", "--data.batch_size", batch_size]
+    assert main(["predict", "--config", "mine.yaml", *arguments]) == 0
+    told = [str(w.message) for w in recwarn if "its samples are copies" in str(w.message)]
+    assert len(told) == 1
+    assert told[0].startswith("Deaf makes the same restoration of every noise")

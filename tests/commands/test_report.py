@@ -20,6 +20,7 @@ from cclight.errors import UsageError
 from cclight.metrics.perceptual import BRIGHTEST
 from cclight.runs.folder import RunFolder
 from cclight.runs.results import Run
+from tests.callbacks.predict_script import arguments, predict
 
 EVIL = '<b>"</script><script>window.hacked=1</script>.png'
 
@@ -335,3 +336,27 @@ def test_the_page_works_in_a_browser(browser, run, other_run, tmp_path):
     urls = [item["request"]["url"] for item in requests if item["documentURL"].split("#")[0] == page.as_uri()]
     assert urls
     assert all(url.startswith(("file:", "data:")) for url in urls), urls
+
+
+def test_samples_their_mean_and_spread(tmp_path):
+    (tmp_path / "photographs").mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(2):
+        pixels = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photographs" / f"photo{index}.png")
+    run, _, _ = predict(arguments([str(tmp_path / "photographs"), str(tmp_path / "runs"), "--samples", "4"]))
+    data = page_data([Run.read(run.path)], samples=3)
+    pictures = data["images"][0]["pictures"]
+    assert {"restored-0", "restored-0-1", "restored-0-2", "mean-0", "std-0"} <= pictures.keys()
+    assert "restored-0-3" not in pictures
+    assert len({pictures[key] for key in ("restored-0", "restored-0-1", "restored-0-2", "mean-0", "std-0")}) == 5
+    std = np.load(run.array("std", 0, "photo0"))
+    assert data["images"][0]["largest"]["std-0"] == pytest.approx(np.sqrt((std**2).mean(0)).max())
+    assert [choice["key"] for choice in data["choices"]] == ["measurement-0", "clean-0", "mean-0", "restored-0", "std-0"]
+    assert data["runs"][0]["samples"] == 4
+    assert len(data["runs"][0]["reliability"]["actual"]) == 9
+
+
+def test_no_samples_to_show(run):
+    with pytest.raises(UsageError, match="--samples is a number of samples, got 0"):
+        main([str(run), "--samples", "0"])

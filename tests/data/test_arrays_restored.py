@@ -15,9 +15,12 @@ from cclight import (
     CartesianLines,
     CircularBlur,
     ConjugateMoments,
+    Denoising,
     FourierSampling,
     GaussianMixture,
+    Inpainting,
     MultiCoil,
+    RandomPixels,
     RandomProjection,
     RestorationDataModule,
     Restorer,
@@ -109,6 +112,25 @@ def test_every_sampler_takes_any_number_of_dimensions(name, shape, noise_std):
         operator = RandomProjection(5, form)
         y = operator(prior.sample(2, torch.Generator().manual_seed(0)))
         images.append(sampler.sample(prior, operator, y, noise.view(2, *form), noise_std=noise_std).image)
+    torch.testing.assert_close(images[0].flatten(1), images[1].flatten(1), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("shape", [SHAPES["signal"], SHAPES["volume"]], ids=["signal", "volume"])
+@pytest.mark.parametrize("name", [n for n in SAMPLERS if n not in ("FromNoise", "LATINO", "InLatents")])
+@pytest.mark.parametrize(("kind", "noise_std"), [("mask", 0.0), ("mask", 0.1), ("denoising", 0.1)])
+def test_every_sampler_takes_spectral_operators_of_any_number_of_dimensions(name, shape, kind, noise_std):
+    flat, sides = (shape[0], 1, int(np.prod(shape[1:]))), shape[1:]
+    sampler = getattr(cclight, name)()
+    sampler = getattr(cclight, name)(**({"steps": 4} if hasattr(sampler, "steps") and name != "GuidedODE" else {}))
+    noise, kept = normal(2, *shape, seed=3), RandomPixels(0.4)(shape)
+    images = []
+    for form in (shape, flat):
+        means, variances = 0.4 * normal(2, *shape), 0.02 * torch.ones(2, *shape, dtype=torch.float64)
+        prior = GaussianMixture(means.view(2, *form), variances.view(2, *form))
+        operator = Inpainting(kept.view(1, *form[1:])) if kind == "mask" else Denoising()
+        y = operator(prior.sample(2, torch.Generator().manual_seed(0)))
+        images.append(sampler.sample(prior, operator, y, noise.view(2, *form), noise_std=noise_std).image)
+    assert images[0].shape == (2, shape[0], *sides)
     torch.testing.assert_close(images[0].flatten(1), images[1].flatten(1), rtol=1e-6, atol=1e-8)
 
 

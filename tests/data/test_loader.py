@@ -129,3 +129,40 @@ def test_the_initial_noise_is_each_images_own_whatever_the_workers(folder, worke
         for index, sample, noise in zip(batch.indices, batch.samples, batch.noise, strict=True):
             own = [generator(5, index, "initial", sample)]
             assert torch.equal(noise, standard_normal((3, 8, 8), own)[0])
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_each_sample_that_is_missing_is_loaded_once(data):
+    n, samples, batch_size, world_size = (data.draw(st.integers(1, most)) for most in (8, 5, 7, 3))
+    apart = data.draw(st.booleans())
+    done = data.draw(st.dictionaries(st.integers(0, n - 1), st.sets(st.integers(0, samples - 1))))
+    skip = {index for index, made in done.items() if len(made) == samples}
+    seen = []
+    for rank in range(world_size):
+        share = Share(Numbers(n), Preprocessing(size=(4, 4)), batch_size, rank, world_size, skip, None, samples, done, apart)
+        batches = load(share)
+        assert len(batches) == share.batches(0)
+        mine = [list(zip(batch.indices, batch.samples, strict=True)) for batch in batches]
+        assert all(len(batch) <= batch_size and (not apart or len({index for index, _ in batch}) == 1) for batch in mine)
+        assert all(index % world_size == rank for batch in mine for index, _ in batch)
+        pairs = [pair for batch in mine for pair in batch]
+        assert pairs == sorted(pairs)
+        seen += pairs
+    assert sorted(seen) == [(i, k) for i in range(n) for k in range(samples) if k not in done.get(i, ())]
+
+
+def test_a_photograph_is_decoded_once_for_all_of_its_samples(folder, monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        Preprocessing, "__call__", lambda self, one, call=Preprocessing.__call__: made.append(one) or call(self, one)
+    )
+    batches = load(Share(ImageFolder(folder), SMALL, 2, samples=5))
+    assert sum(len(batch.indices) for batch in batches) == 5 * len(made)
+
+
+def test_a_photograph_whose_samples_cannot_be_used_is_told_of_once(folder):
+    told = []
+    share = Share(ImageFolder(folder), SMALL, 4, samples=4)
+    assert load(share, tell=told.append, refuse=lambda batch: "no") == []
+    assert [notice.index for notice in told] == sorted({notice.index for notice in told})

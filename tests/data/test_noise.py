@@ -77,3 +77,20 @@ def test_index_out_of_range(index):
 def test_unknown_purpose():
     with pytest.raises(ValueError, match="'other': choose one of initial, measurement, sampler"):
         generator(0, 0, "other")
+
+
+def test_no_two_samples_of_images_share_a_generator():
+    seeds = [
+        generator(3, index, purpose, sample).initial_seed()
+        for sample in (0, 1, 2, 1023)
+        for index in (*range(50), 2**20 - 1)
+        for purpose in PURPOSES
+    ]
+    assert len(set(seeds)) == len(seeds)
+    assert generator(3, 7, "initial", 0).initial_seed() == generator(3, 7, "initial").initial_seed()
+
+
+@pytest.mark.parametrize(("index", "sample"), [(0, 1024), (0, -1), (2**20, 1)])
+def test_samples_beyond_the_numbers_are_refused(index, sample):
+    with pytest.raises(ValueError, match=rf"got sample {sample} of image {index}: set data.limit"):
+        generator(0, index, "initial", sample)

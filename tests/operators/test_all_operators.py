@@ -18,6 +18,7 @@ from cclight.operators.masks import Box, FreeForm, Inpainting, RandomPixels
 from cclight.operators.nonlinear import HDR, NonlinearBlur, PhaseRetrieval, Quantization
 from cclight.operators.pixelwise import AveragePooling, Colorization, Denoising
 from cclight.operators.separable import BicubicDownsampling, GaussianBlur, UniformBlur
+from cclight.operators.tomography import Tomography
 
 SPECTRAL: dict[str, SpectralOperator] = {
     "bicubic2": BicubicDownsampling(2),
@@ -160,6 +161,35 @@ def test_each_image_is_taken_by_itself_and_comes_back_in_shape(name, device):
     assert_near(operator(x[1:2]), y[1:2], torch.float32)
     assert_near(operator.project(x[1:2]), operator.project(x)[1:2], torch.float32)
     assert_near(operator.pinv(y), operator.project(x), torch.float32)
+
+
+ROWS_AND_COLUMNS = {name: one for name, one in ALL.items() if one.least_sides}
+FLAT = ("colorization", "jpeg")  # of pictures alone
+
+
+@pytest.mark.parametrize("name", [*ROWS_AND_COLUMNS, "tomography"])
+def test_what_looks_at_rows_and_columns_takes_volumes_slice_by_slice_and_no_signals(name, device):
+    operator = ROWS_AND_COLUMNS.get(name) or Tomography(8, 6, tolerance=1e-12)
+    x = draw((2, 3, 4, 8, 8), torch.float64, 0, device).clamp(-1, 1)
+    operator.check_images((3, 4, 8, 8))
+    slices = [operator(x[:, :, place]) for place in range(4)]
+    y = operator(x)
+    assert_near(y, torch.stack(slices, 2), torch.float64)
+    assert_near(operator.pinv(y), torch.stack([operator.pinv(one) for one in slices], 2), torch.float64)
+    if isinstance(operator, LinearOperator):
+        assert tuple(operator.image_shape(tuple(y.shape[1:]))) == (3, 4, 8, 8)
+        assert_near(operator.adjoint(y), torch.stack([operator.adjoint(one) for one in slices], 2), torch.float64)
+    if isinstance(operator, SpectralOperator):
+        s = operator.singular_values((3, 4, 8, 8)).to(x)
+        assert_near(operator.from_spectral(s**2 * operator.spectral(x)), operator.adjoint(y), torch.float64)
+    with pytest.raises(ValueError, match=rf"{type(operator).__name__} looks at rows and columns.* shape \(3, 16\)"):
+        operator.check_images((3, 16))
+
+
+@pytest.mark.parametrize("name", FLAT)
+def test_operators_of_pictures_refuse_volumes(name):
+    with pytest.raises(ValueError, match=r"got .*\(3, 4, 8, 8\)"):
+        ALL[name].check_images((3, 4, 8, 8))
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -60,9 +60,9 @@ def test_a_mask_is_read_as_it_was_drawn(name, tmp_path):
     if "rim" in name:
         expected[:2] = True
     mask = MaskFile(str(tmp_path / "mask.png"))
-    np.testing.assert_array_equal(~mask.kept[0].numpy(), expected)
+    np.testing.assert_array_equal(~mask.kept.numpy(), expected)
     assert mask.missing == pytest.approx(expected.mean())
-    np.testing.assert_array_equal(MaskFile(str(tmp_path / "mask.png"), invert=True).kept[0].numpy(), expected)
+    np.testing.assert_array_equal(MaskFile(str(tmp_path / "mask.png"), invert=True).kept.numpy(), expected)
 
 
 @pytest.mark.parametrize("values", [(0, 1), (0, 255), (-1, 1), (0.25, 0.75)])
@@ -72,19 +72,19 @@ def test_floats_and_arrays_are_read_in_their_own_range(values, tmp_path):
     np.save(tmp_path / "mask.npy", floats)
     np.save(tmp_path / "bool.npy", ~HOLE[None])
     for file in ("mask.tif", "mask.npy", "bool.npy"):
-        np.testing.assert_array_equal(~MaskFile(str(tmp_path / file)).kept[0].numpy(), HOLE, err_msg=file)
+        np.testing.assert_array_equal(~MaskFile(str(tmp_path / file)).kept.numpy(), HOLE, err_msg=file)
 
 
 def test_a_mask_from_a_phone_is_turned_upright(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # stored turned by 90°
     Image.fromarray(np.rot90(DRAWN["white and black"])).save(tmp_path / "mask.png", exif=exif)
-    np.testing.assert_array_equal(~MaskFile(str(tmp_path / "mask.png")).kept[0].numpy(), HOLE)
+    np.testing.assert_array_equal(~MaskFile(str(tmp_path / "mask.png")).kept.numpy(), HOLE)
 
 
 def test_compressed_masks_keep_their_shape(tmp_path):
     Image.fromarray(DRAWN["white and black"]).save(tmp_path / "mask.jpg", quality=60)
-    assert (MaskFile(str(tmp_path / "mask.jpg")).kept[0].numpy() == HOLE).mean() < 0.01
+    assert (MaskFile(str(tmp_path / "mask.jpg")).kept.numpy() == HOLE).mean() < 0.01
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,44 @@ def test_channels_can_have_masks_of_their_own():
         Inpainting(FixedMask(kept))(torch.ones(1, 1, 4, 5))
 
 
+@pytest.mark.parametrize("shape", [(2, 12), (1, 4, 3, 5), (2, 2, 3, 2, 2)])
+def test_masks_of_signals_and_volumes(shape, tmp_path):
+    sides = shape[1:]
+    kept = RandomPixels(0.5)(shape)
+    assert kept.shape == (1, *sides)
+    assert int(kept.sum()) == np.prod(sides) // 2
+    assert torch.equal(kept.flatten(), RandomPixels(0.5)((1, 1, int(np.prod(sides)))).flatten())
+    gap = Box(2)(shape)
+    assert gap.shape == (1, *sides)
+    assert int((~gap).sum()) == 2 ** len(sides)
+    x = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+    np.save(tmp_path / "mask.npy", kept[0].numpy())
+    for mask in (kept[0], kept, kept.expand(shape), MaskFile(str(tmp_path / "mask.npy")), RandomPixels(0.5)):
+        operator = Inpainting(mask)
+        operator.check_images(shape)
+        assert torch.equal(operator(x), x * kept)
+        assert torch.equal(operator.from_spectral(operator.singular_values(shape).to(x) * operator.spectral(x)), x * kept)
+    with pytest.raises(ValueError, match=r"The mask is 1×.* \(channels×sides\), the images are"):
+        Inpainting(kept[0]).check_images((*shape[:-1], shape[-1] + 1))
+    with pytest.raises(ValueError, match=r"FreeForm draws on pictures.*take the mask Box"):
+        Inpainting().check_images(shape)
+    with pytest.raises(
+        ValueError, match=rf"a number for each of {len(sides)} sides, got \[0\]" if len(sides) > 1 else "does not fit"
+    ):
+        Box(3, centre=(0,))(shape)
+
+
+@pytest.mark.parametrize("sides", [(40,), (10, 12), (6, 7, 9)])
+def test_the_fill_of_signals_and_volumes_is_close_to_the_solution_of_laplaces_equation(sides):
+    """A plane is harmonic in any number of sides; one of its sides alone is the plane of a signal."""
+    slopes = torch.meshgrid(*(torch.linspace(-1, 1, side) for side in sides), indexing="ij")
+    image = sum(slopes)[None, None]
+    kept = Box(3)((1, *sides))[None].float()
+    filled = harmonic_fill(image * kept, kept, relaxations=300)
+    assert torch.equal(filled * kept, image * kept)
+    assert (filled - image).abs().max() < 1e-3
+
+
 def test_tensors_and_arrays_are_masks():
     kept = torch.rand(4, 5, generator=torch.Generator().manual_seed(0)) > 0.5
     x = torch.ones(2, 3, 4, 5)

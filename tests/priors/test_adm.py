@@ -177,9 +177,9 @@ def test_building_freezes_the_weights_and_draws_no_random_number(tmp_path, recip
 
 def test_images_of_another_size_are_refused(tmp_path, recipe_weights):
     prior = ADM(saved(tmp_path, recipe_weights(ADMUNet(TINY))), TINY)
-    prior.check_images((2, 3, 16, 16))
+    prior.check_images((3, 16, 16))
     with pytest.raises(ValueError, match=r"3×16×16.*got 3×32×32: set data\.image_size to 16"):
-        prior.check_images((2, 3, 32, 32))
+        prior.check_images((3, 32, 32))
 
 
 def test_a_checkpoint_of_another_architecture_is_refused_with_its_first_keys(tmp_path, recipe_weights):

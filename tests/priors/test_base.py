@@ -51,12 +51,29 @@ def test_a_label_reaches_the_prior_through_those_that_wrap_it():
 def test_volumes_are_checked_by_all_their_sides():
     prior = Unlabelled()
     prior.image_shape, prior.channels = (1, 4, 5, 6), 1
-    prior.check_images((2, 1, 4, 5, 6))
+    prior.check_images((1, 4, 5, 6))
     with pytest.raises(ValueError, match=r"takes images of 1×4×5×6 .* got 1×4×5×7"):
-        prior.check_images((2, 1, 4, 5, 7))
+        prior.check_images((1, 4, 5, 7))
     prior.image_shape, prior.stride, prior.channels = None, 4, 3
     with pytest.raises(ValueError, match="divisible by 4, got 8×6"):
-        prior.check_images((2, 3, 8, 6))
+        prior.check_images((3, 8, 6))
+
+
+@pytest.mark.parametrize(("sides", "layout"), [(1, "(C, L)"), (2, "(C, H, W)"), (3, "(C, D, H, W)"), (None, "(C, ...)")])
+def test_priors_of_any_size_say_how_many_sides_they_see(sides, layout):
+    prior = Unlabelled()
+    prior.sides = sides
+    assert Retimed(prior, VPPath()).layout() == prior.layout() == layout
+    for found in (1, 2, 3):
+        shape = (3, *[8] * found)
+        if sides in (None, found):
+            prior.check_images(shape)
+        else:
+            with pytest.raises(ValueError, match=rf"Unlabelled takes images of {sides} sides, .* got the shape \(3, 8"):
+                prior.check_images(shape)
+    if sides in (1, 3):
+        with pytest.raises(ValueError, match="Tiles are of pictures"):
+            Tiled(prior)
 
 
 @pytest.mark.parametrize(

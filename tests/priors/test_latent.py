@@ -138,9 +138,9 @@ def latent_of(pipeline):
 def test_latent_speaks_of_images(pipeline):
     latent = latent_of(pipeline)
     assert (latent.channels, latent.stride, latent.latent_shape((3, 16, 24))) == (3, 4, (4, 8, 12))
-    latent.check_images((1, 3, 16, 24))
+    latent.check_images((3, 16, 24))
     with pytest.raises(ValueError, match="divisible by 4"):
-        latent.check_images((1, 3, 18, 16))
+        latent.check_images((3, 18, 16))
     with pytest.raises(ValueError, match="choose the sampler LATINO, or InLatents"):
         Conjugate().sample(latent, AveragePooling(2), noise(1, 3, 8, 8).clamp(-1, 1), noise(1, 3, 16, 16))
     with pytest.raises(ValueError, match="denoises 3 channels and the autoencoder has latents of 4"):

@@ -59,11 +59,11 @@ def test_published_networks_have_their_keys_and_shapes(golden):
 
 def test_the_tiny_network_takes_any_size_or_the_given_one(tiny):
     prior = PnPFlowUNet(tiny)
-    prior.check_images((1, 3, 8, 12))
+    prior.check_images((3, 8, 12))
     with pytest.raises(ValueError, match="divisible by 2, got 9×8"):
-        prior.check_images((1, 3, 9, 8))
+        prior.check_images((3, 9, 8))
     with pytest.raises(ValueError, match=r"set data\.image_size to 16"):
-        PnPFlowUNet(tiny, image_size=16).check_images((1, 3, 32, 32))
+        PnPFlowUNet(tiny, image_size=16).check_images((3, 32, 32))
 
 
 @pytest.mark.parametrize("sampler", [Conjugate(3, 2.0), PnPFlow(2)], ids=lambda sampler: type(sampler).__name__)

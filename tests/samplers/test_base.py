@@ -29,6 +29,7 @@ from cclight import (
     Velocity,
 )
 from cclight.data.noise import generator, standard_normal
+from cclight.priors.base import per_image
 
 PUBLIC = [getattr(cclight, name) for name in cclight.__all__]
 SAMPLERS = [kind for kind in PUBLIC if isinstance(kind, type) and issubclass(kind, Sampler) and not inspect.isabstract(kind)]
@@ -151,6 +152,36 @@ def test_a_measurement_without_a_batch_is_told_so():
         DPS(2).sample(NeverAsked(), AveragePooling(2), torch.zeros(3, 4, 4))
     with pytest.raises(ValueError, match="makes a batch of one"):
         Conjugate().sample(NeverAsked(), Denoising(), torch.zeros(3, 8, 8))
+
+
+class White(Prior):
+    """x_0 ~ N(0, I), of any shape and size."""
+
+    channels = 2
+
+    def __init__(self, sides):
+        super().__init__(OTPath(), Sample())
+        self.sides = sides
+
+    def forward(self, x_t, t):
+        alpha, sigma = (per_image(number(t), x_t) for number in (self.path.alpha, self.path.sigma))
+        return alpha / (alpha**2 + sigma**2) * x_t
+
+
+@pytest.mark.parametrize(
+    ("shape", "sides"), [((2, 9), 1), ((2, 9), None), ((2, 3, 3), 2), ((2, 3, 1, 3), 3), ((2, 3, 1, 3), None)]
+)
+def test_priors_of_any_size_restore_signals_and_volumes(shape, sides):
+    """As they do the same numbers in any other shape: each number is a prior of its own here."""
+    noise = torch.randn(1, 18, generator=torch.Generator().manual_seed(1))
+    y = torch.randn(1, 18, generator=torch.Generator().manual_seed(2))
+    restored = Conjugate(4).sample(White(sides), Denoising(), y.view(1, *shape), noise.view(1, *shape), noise_std=0.5).image
+    flat = Conjugate(4).sample(White(2), Denoising(), y.view(1, 2, 3, 3), noise.view(1, 2, 3, 3), noise_std=0.5).image
+    assert restored.shape == (1, *shape)
+    assert torch.allclose(restored.flatten(), flat.flatten(), atol=1e-6)
+    if sides is not None:
+        with pytest.raises(ValueError, match=r"makes a batch of one"):
+            Conjugate().sample(White(sides), Denoising(), y.view(shape), noise.view(shape))
 
 
 @pytest.mark.parametrize("noise_std", [-0.1, float("nan"), float("inf")])

@@ -166,10 +166,10 @@ def _jpeg(picture: Picture, path: Path, options: argparse.Namespace) -> Measured
 def _inpaint(picture: Picture, path: Path, options: argparse.Namespace) -> Measured:
     mask = mask_for(path, options.mask, options.invert_mask)
     kept = mask.kept
-    if tuple(kept.shape[1:]) != picture.pixels.shape[:2]:
-        given, wanted = (f"{w}×{h}" for h, w in (kept.shape[1:], picture.pixels.shape[:2]))
+    if tuple(kept.shape) != picture.pixels.shape[:2]:
+        given, wanted = ("×".join(map(str, reversed(sides))) for sides in (kept.shape, picture.pixels.shape[:2]))
         raise ValueError(f"the mask {mask.path} is {given} and the picture {wanted}: draw the mask on the picture itself")
-    missing = ~kept.all(dim=0).numpy()
+    missing = ~kept.numpy()
     share = 100 * missing.mean()
     notes: tuple[str, ...] = (f"{share:.2g} % of it missing",)
     if share > 50:
@@ -177,7 +177,7 @@ def _inpaint(picture: Picture, path: Path, options: argparse.Namespace) -> Measu
         notes = (f"{share:.0f} % of it missing; if the mask means the reverse, {other}",)
 
     def operator(rows: slice, columns: slice) -> Operator:
-        return Inpainting(FixedMask(kept[:, rows, columns]), fill=True)
+        return Inpainting(FixedMask(kept[rows, columns]), fill=True)
 
     return Measured(to_y(picture.pixels), operator, exact=True, missing=missing, notes=notes)
 

@@ -57,6 +57,23 @@ def test_a_picture_becomes_four_times_larger_beside_itself(pictures):
     assert (pictures / "small_sr.png").read_bytes() == before  # the same seed, the same picture
 
 
+def test_several_samples_with_their_mean_and_spread(pictures):
+    assert restore(pictures, "grey.png", "--task", "sr", "--output", "one.png").returncode == 0
+    result = restore(pictures, "grey.png", "--task", "sr", "--samples", "3")
+    assert result.returncode == 0, result.stderr
+    assert "3 samples with their mean and standard deviation" in result.stdout
+    made = ["", "_1", "_2", "_mean", "_std"]
+    assert sorted(path.name for path in pictures.glob("grey_sr*")) == sorted(f"grey_sr{name}.png" for name in made)
+    samples = np.stack([np.asarray(Image.open(pictures / f"grey_sr{name}.png"), np.float64) for name in made[:3]])
+    assert np.array_equal(samples[0], np.asarray(Image.open(pictures / "one.png")))
+    assert len({one.tobytes() for one in samples}) == 3
+    mean = np.asarray(Image.open(pictures / "grey_sr_mean.png"))
+    assert np.abs(mean - samples.mean(0)).max() <= 1.01  # each was rounded
+    # The next call for the whole folder takes none of them for a picture.
+    again = restore(pictures, ".", "--task", "sr")
+    assert "left out, as results of earlier calls: grey_sr.png and 4 more" in again.stderr
+
+
 def test_the_other_tasks(pictures):
     """Each leaves a picture of the input's size; what a mask keeps stays as it is; a grey picture gets channels."""
     for arguments in (
