@@ -320,7 +320,9 @@ class RunFolder:
         if kept.exists():
             try:
                 kept_files = json.loads(listed.read_text(encoding="utf-8")) if listed.exists() else {}
-                differing = differences(kept.read_text(encoding="utf-8"), config, kept_files=kept_files, files=files)
+                differing = differences(
+                    kept.read_text(encoding="utf-8"), config, kept_files=kept_files, files=files, growing=True
+                )
             except (yaml.YAMLError, ValueError, AttributeError) as error:
                 differing = [f"its config.yaml cannot be read: {type(error).__name__}"]
             if differing:
