@@ -60,10 +60,11 @@ def main(arguments: list[str]) -> None:
     first, second = Run.read(options.first), Run.read(options.second)
     common = check_same_photographs(first, second)
     metrics = [name for name in first.metrics if _why_not(first, second, name) is None]
+    better = [name for name in metrics if first.metrics[name]["direction"] != "none"]
     for name in options.metric or []:
         if reason := _why_not(first, second, name):
             raise UsageError(f"{reason}{suggestion(name, metrics) or ': there are ' + ', '.join(metrics)}")
-    metrics = options.metric or metrics
+    metrics = options.metric or better
     for name in first.metrics.keys() & second.metrics.keys():
         if first.values(name) and second.values(name) and (reason := _why_not(first, second, name)):
             print(f"cclight compare: left out: {reason}", file=sys.stderr)
@@ -79,7 +80,7 @@ def main(arguments: list[str]) -> None:
         kind = first.metrics[row.metric]
         digits = kind["digits"] + 1
         interval = "" if row.interval is None else f"{row.interval[0]:+.{digits}f} ... {row.interval[1]:+.{digits}f}"
-        counts = f"{row.wins} : {row.losses}"
+        counts = "" if kind["direction"] == "none" else f"{row.wins} : {row.losses}"
         words = verdict(row, kind["direction"], first.name, second.name)
         table.add_row(kind["title"], f"{row.mean:+.{digits}f}", interval, f"{row.p_value:.3g}", counts, words)
     out.print(table)
@@ -141,6 +142,8 @@ def verdict(row: Difference, direction: str, first: str, second: str) -> str:
     """A difference in words, at the 5 % level."""
     if row.p_value >= 0.05:
         return "no clear difference"
+    if direction == "none":
+        return "a clear difference, and no better side"
     return f"{second if (row.mean > 0) == (direction == 'higher') else first} is better"
 
 

@@ -62,7 +62,9 @@ def explain(error: str, options: Iterable[str] = (), config: str = "sr.yaml") ->
         option = match[1].partition("=")[0]
         longer = sorted((known for known in options if known.startswith(option)), key=len)
         one = longer and all(known.startswith(longer[0]) for known in longer)
-        meant = f": did you mean {longer[0]}?" if one else suggestion(option, options, cutoff=0.75)
+        inside = [known for known in options if known.endswith(f".{option.lstrip('-')}")]
+        best = longer[:1] if one else inside[:1]
+        meant = f": did you mean {best[0]}?" if best else suggestion(option, options, cutoff=0.75)
         return f"there is no option {option}{meant or ', `--help all` lists them'}"
     if match := re.search(r"unrecognized arguments: (\S+)", line):
         return f"{match[1]} stands without an option" + (f": did you mean --config {match[1]}?" if ".y" in match[1] else "")
@@ -149,4 +151,16 @@ def explain_class(name: str, key: str) -> str:
     if name in public:
         other = next((noun for kind, noun in _NOUNS.items() if issubclass(public[name], public[kind])), "part of another kind")
         return f"{takes}, and {name} is a {other}: choose {', '.join(fitting)}".replace("a op", "an op")
+    if base == "ImageMetric" and (known := _of_samples(name)):
+        return f"{key}: {known} is measured of several samples, unasked: leave it out and set samples (--samples 8)"
     return f"{takes}, and there is no {name}{suggestion(name, fitting) or ': choose ' + ', '.join(fitting)}"
+
+
+def _of_samples(name: str) -> str | None:
+    """The title of what is measured of samples together, if it goes by such a name."""
+    from cclight.metrics.posterior import POSTERIOR
+
+    def plain(text: str) -> str:
+        return re.sub(r"[^a-z]", "", text.lower())
+
+    return next((q.title for q in POSTERIOR if plain(name) in (plain(q.name), plain(q.title))), None)

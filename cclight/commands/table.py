@@ -38,7 +38,16 @@ _TITLES = {
     "seconds": "s/image ↓",
 }
 # What changes no result, of a run's configuration.
-_NO_EFFECT = ("batch_size", "num_workers", "pin_memory", "prefetch_factor", "persistent_workers", "noise_std", "operator")
+_NO_EFFECT = (
+    "batch_size",
+    "num_workers",
+    "pin_memory",
+    "prefetch_factor",
+    "persistent_workers",
+    "noise_std",
+    "operator",
+    "samples",
+)
 
 
 @dataclass(frozen=True)

@@ -83,8 +83,8 @@ class Box(Mask):
         if not inside or set(sides) == {self.size}:  # of such an image nothing would be left to restore it from
             missing, image = ("×".join(map(str, lengths)) for lengths in ([self.size] * len(sides), sides))
             raise ValueError(
-                f"A box of {missing} pixels centred on ({', '.join(map(str, centre))}) does not fit into images of {image}: choose "
-                "a smaller size or another centre."
+                f"A box of {missing} pixels centred on ({', '.join(map(str, centre))}) does not fit into images of {image}: "
+                "choose a smaller size or another centre."
             )
         kept = torch.ones(1, *sides, dtype=torch.bool)
         box: tuple[int | slice, ...] = (0, *(slice(start, start + self.size) for start in first))

@@ -57,7 +57,12 @@ def files_of(config: str) -> dict[str, str]:
 
 
 def differences(
-    kept: str, config: str, *, kept_files: Mapping[str, str] | None = None, files: Mapping[str, str] | None = None
+    kept: str,
+    config: str,
+    *,
+    kept_files: Mapping[str, str] | None = None,
+    files: Mapping[str, str] | None = None,
+    growing: bool = False,
 ) -> list[str]:
     """What differs between two configurations in YAML and would change results, at most three, in words.
 
@@ -66,10 +71,11 @@ def differences(
         config: the other.
         kept_files: the hashes of the files that the first one named, as they were then.
         files: those of the second one; None compares the configurations alone.
+        growing: the first one's run goes on as the second one, for which more samples are no difference.
     """
     was, now = kept_files or {}, files or {}
     old, new = _values(kept), _values(config)
-    for key in _GROWING:
+    for key in _GROWING if growing else ():
         if old.get(key, 1) <= new.get(key, 1):
             old.pop(key, None), new.pop(key, None)
     keys = [key for key in sorted(old.keys() | new.keys()) if _relevant(key) and old.get(key) != new.get(key)]

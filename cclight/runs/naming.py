@@ -29,11 +29,11 @@ def run_name(stem: str, root: str, config: str) -> str:
         config: the resolved configuration as YAML.
     """
     kept = _kept(Path(root) / stem)
-    if kept is None or not differences(kept, config):
+    if kept is None or not differences(kept, config, growing=True):
         return stem
     name = "-".join([stem, *_words(kept, config)])[:80].rstrip("-.")
     number, taken = 1, name if name != stem else f"{stem}-2"
-    while (other := _kept(Path(root) / taken)) is not None and differences(other, config):
+    while (other := _kept(Path(root) / taken)) is not None and differences(other, config, growing=True):
         number += 1
         taken = f"{name}-{number}"
     return taken

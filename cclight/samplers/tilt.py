@@ -30,21 +30,18 @@ so that no small singular value is divided by. ζ starts from 0. The transform x
 
     x_{n+1} = (σ_{n+1}/σ_n) x_n + (α_{n+1} - α_n σ_{n+1}/σ_n) x̂_y,
 
-and order 2 extrapolates x̂_y, linear in ln(α/σ), from the last two steps (Adams-Bashforth, at no extra network call). Renewal
-replaces part of the noise that the state carries, ε̂ = (x_n - α_n x̂_y)/σ_n, so that later steps, which know more, mend early
-ones:
+and order 2 extrapolates x̂_y from the last two steps (`cclight.samplers.extrapolation`). Renewal replaces part of the noise that
+the state carries, ε̂ = (x_n - α_n x̂_y)/σ_n, so that later steps, which know more, mend early ones:
 
     x_{n+1} = α_{n+1} x̂_y + σ_{n+1} ( c ε̂ + √(1 - c²) ξ ),     c = (σ_{n+1} α_n / (α_{n+1} σ_n))^renewal,     ξ ~ N(0, I).
 
 References:
     Efron, Tweedie's Formula and Selection Bias, JASA 2011 (the tilt).
     Rozet, Andry, Lanusse, Louppe, Learning Diffusion Priors from Observations by Expectation Maximization, NeurIPS 2024 (MMPS).
-    Lu et al., DPM-Solver++, 2022 (the second order in x̂_0).
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -56,6 +53,7 @@ from cclight.operators.base import LinearOperator
 from cclight.paths.gaussian import GaussianPath
 from cclight.problem import Problem
 from cclight.samplers.base import Sampler, check_noise_is_spectral, renoise
+from cclight.samplers.extrapolation import Past, check_order, extrapolated
 from cclight.samplers.grid import Grid, Spacing
 from cclight.samplers.moments import ConjugateMoments, check_start
 from cclight.samplers.pigdm import gain_rows
@@ -63,12 +61,11 @@ from cclight.samplers.spectrum import Gains
 
 
 class State(NamedTuple):
-    """The image, ζ, and at second order the last step's x̂_y and its length in ln(α/σ)."""
+    """The image, ζ, and at second order what the last step hands on."""
 
     x: Tensor
     zeta: Tensor
-    before: Tensor | None
-    span: float
+    past: Past | None
 
 
 @lru_cache(maxsize=64)
@@ -108,8 +105,7 @@ class ConjugateTilt(Sampler):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_start(self.t_start)
-        if self.order not in (1, 2):
-            raise ValueError(f"order is 1 (Euler) or 2 (Adams-Bashforth), got {self.order}.")
+        check_order(self.order)
         if self.renewal < 0:
             raise ValueError(f"renewal is a number >= 0, got {self.renewal}.")
 
@@ -126,21 +122,16 @@ class ConjugateTilt(Sampler):
 
     def begin(self, problem: Problem) -> State:
         x = super().begin(problem)
-        return State(x, torch.zeros_like(x), None, math.inf)
+        return State(x, torch.zeros_like(x), None)
 
     def step(self, problem: Problem, n: int, state: State) -> State:
         spectrum, now, after = problem.spectrum, problem.at(n), problem.at(n + 1)
         rows = spectrum.prepare(_rows(problem.prior.path, self.grid, spectrum.gains))[n]
-        x, zeta, before, span_before = state
+        x, zeta, past = state
         estimate, zeta = _conditioned(problem, rows, now.t, x, zeta)
-        ahead, span = estimate, math.inf
-        if self.order == 2 and after.sigma > 0:
-            span = math.log(after.alpha / after.sigma * now.sigma / now.alpha)
-            if before is not None:
-                ahead = estimate + (estimate - before) * (0.5 * span / span_before)
-            before = estimate
+        ahead, past = (estimate, None) if self.order == 1 else extrapolated(problem, n, estimate, past)
         kept = (after.sigma / now.sigma * now.alpha / after.alpha) ** self.renewal
-        return State(renoise(problem, n, ahead, (x - now.alpha * ahead) / now.sigma, kept), zeta, before, span)
+        return State(renoise(problem, n, ahead, (x - now.alpha * ahead) / now.sigma, kept), zeta, past)
 
 
 def _conditioned(problem: Problem, rows: Any, t: float, x: Tensor, zeta: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from cclight.runs.results import Run
 
 
 def made_up(metric, values, direction="lower"):
-    records = {index: {"index": index, "name": f"{index}", metric: value} for index, value in enumerate(values)}
+    records = {(index, 0): {"index": index, "name": f"{index}", metric: value} for index, value in enumerate(values)}
     summary = {"metrics": {metric: {"title": metric, "direction": direction, "digits": 3, "mean": float(np.mean(values))}}}
     return Run(None, {}, summary, records)
 

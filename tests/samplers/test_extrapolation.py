@@ -1,0 +1,50 @@
+"""The second order: how much of a Gaussian's spread few steps keep, against the closed form."""
+
+import math
+
+import pytest
+import torch
+
+from cclight import Inpainting, OTPath, VPPath
+from cclight.operators.masks import Box
+from cclight.samplers.moments import ConjugateMoments
+from tests.samplers.baselines import normal, one_gaussian
+
+PATHS = [VPPath(), OTPath()]
+
+
+def kept(path, steps, order, t_start=0.1):
+    """Of two states, how far apart they end where nothing is measured, over how far apart the exact ODE ends: a number."""
+    variance, hole = 0.3, Inpainting(Box(2))
+    prior = one_gaussian(path, variance)
+    sampler = ConjugateMoments(steps, t_start=t_start, order=order)
+    y = hole(normal(1, 1, 4, 4))
+    one, other = (sampler.sample(prior, hole, y, noise).image for noise in (torch.zeros_like(y), torch.ones_like(y)))
+    times = sampler.grid.times(path, path.first_progress)
+    alpha, sigma = path.alpha(times), path.sigma(times)
+    angles = torch.atan2(variance**0.5 * alpha, sigma)
+    total = (alpha[-1] ** 2 * variance + sigma[-1] ** 2) / (alpha[0] ** 2 * variance + sigma[0] ** 2)
+    return float((other - one)[0, 0, 1, 1]) / float(sigma[0] * total.sqrt()), angles
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("steps", [1, 5, 20])
+def test_a_first_order_step_keeps_the_cosine_of_its_angle(path, steps):
+    found, angles = kept(path, steps, 1)
+    assert found == pytest.approx(float(torch.cos(angles.diff()).prod()), rel=1e-6)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("steps", [5, 10])
+def test_the_second_order_keeps_the_spread(path, steps):
+    (first, _), (second, _) = kept(path, steps, 1), kept(path, steps, 2)
+    assert abs(1 - second) < 0.5 * (1 - first)
+    assert second == pytest.approx(1, abs=0.08)
+
+
+def test_equal_angles_leave_what_the_module_says():
+    assert [round(math.cos(math.pi / 2 / n) ** (2 * n), 2) for n in (5, 20)] == [0.61, 0.88]
+
+
+def test_a_single_step_has_no_second_order():
+    assert kept(VPPath(), 1, 1)[0] == kept(VPPath(), 1, 2)[0]
