@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import itertools
+import threading
 
 import numpy as np
 import pytest
 from lightning.pytorch import Trainer
 from PIL import Image
 
-from cclight import PSNR, BicubicDownsampling, Conjugate, ImageFolder, RestorationDataModule, Restorer, SmallPrior, pipeline
+from cclight import (
+    PSNR,
+    BicubicDownsampling,
+    Conjugate,
+    ImageFolder,
+    OTPath,
+    Prior,
+    RestorationDataModule,
+    Restorer,
+    SmallPrior,
+    Velocity,
+    pipeline,
+)
 from cclight.callbacks.images import ImageWriter
 from cclight.callbacks.metrics import MetricsCallback
 from cclight.callbacks.sink import Sink
@@ -32,9 +45,9 @@ class Notes(Sink):
         self.received.append((results, (self.run.path / "grid.png").is_file()))
 
 
-def restore(folder, sinks):
+def restore(folder, sinks, prior=None):
     operator = BicubicDownsampling(4)
-    model = Restorer(SmallPrior(), Conjugate(steps=2), operator)
+    model = Restorer(prior or SmallPrior(), Conjugate(steps=2), operator)
     data = RestorationDataModule(ImageFolder(folder), operator, image_size=32, batch_size=2)
     trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
     return pipeline.predict(model, data, sinks, trainer)
@@ -98,3 +111,49 @@ def test_a_picture_that_the_prior_cannot_take_is_left_out_and_the_others_restore
     assert results is not None
     assert list(results.records) == [0, 2]
     assert [left["index"] for left in results.summary["left_out"]] == [1]
+
+
+class Calls(Prior):
+    """A network that counts its calls."""
+
+    def __init__(self) -> None:
+        super().__init__(OTPath(), Velocity())
+        self.count = 0
+        self.second_batch = threading.Event()
+
+    def forward(self, x_t, t):
+        self.count += 1
+        if self.count > 2:
+            self.second_batch.set()
+        return 0.5 * x_t
+
+
+class Late(PSNR):
+    """A metric that takes until the second batch is in the network, or fails on the first image."""
+
+    def __init__(self, calls: Calls, fails: bool = False) -> None:
+        self.calls = calls
+        self.fails = fails
+
+    def measure(self, restored, clean):
+        if self.fails:
+            raise RuntimeError("the metric broke")
+        assert self.calls.second_batch.wait(20)
+        return super().measure(restored, clean)
+
+
+def test_the_next_batch_is_restored_while_the_last_one_is_measured(folder, tmp_path):
+    run, prior = RunFolder("run", root=str(tmp_path)), Calls()
+    run.open("a: 1")
+    results = restore(folder, [ImageWriter(run), MetricsCallback(run, [Late(prior)])], prior)
+    run.close()
+    assert len(results.values("psnr")) == 3
+
+
+def test_what_a_metric_raises_ends_the_run_and_its_image_is_not_finished(folder, tmp_path):
+    run, prior = RunFolder("run", root=str(tmp_path)), Calls()
+    run.open("a: 1")
+    with pytest.raises(RuntimeError, match="the metric broke"):
+        restore(folder, [ImageWriter(run), MetricsCallback(run, [Late(prior, fails=True)])], prior)
+    run.abandon()
+    assert not run.path.exists()

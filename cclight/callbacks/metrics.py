@@ -142,8 +142,6 @@ class MetricsCallback(Sink):
         data.done = {index: {k for k in range(self._samples) if (index, k) in self._resumed} for index in unchanged}
         data.skip = frozenset(index for index, done in data.done.items() if len(done) == self._samples)
 
-    @torch.inference_mode(False)
-    @torch.no_grad()
     def on_predict_batch_end(
         self,
         trainer: Trainer,
@@ -153,6 +151,15 @@ class MetricsCallback(Sink):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        if self._samples > 1:
+            self._compare(outputs, pl_module)
+        # On the thread of the records: the next batch need not wait for the measures of this one.
+        self.run.then(partial(self._take, outputs, batch))
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def _take(self, outputs: Restored, batch: Batch) -> None:
+        """Measure a batch, once its pictures are on disk, and note it as finished."""
         finite = outputs.finite.tolist()
         values: dict[str, Sequence[float]] = {
             CONSISTENCY.name: outputs.consistency.tolist(),
@@ -180,13 +187,11 @@ class MetricsCallback(Sink):
                 which = f"Image {index} ({name})" if self._samples == 1 else f"Sample {sample} of image {index} ({name})"
                 warnings.warn(f"{which} is left out: {FAILURE}; try weaker guidance or more steps.", stacklevel=2)
             records.append(record)
-        self.run.append(records)
+        self.run.note(records)
         self.lines.update({key_of(record): record for record in records})
-        if self._samples > 1:
-            self._compare(outputs, pl_module)
-            for index in dict.fromkeys(outputs.index):
-                if len(self._samples_of(index)) == self._samples:
-                    self.run.then(partial(self._measure_together, index))
+        for index in dict.fromkeys(outputs.index if self._samples > 1 else ()):
+            if len(self._samples_of(index)) == self._samples:
+                self._measure_together(index)
 
     def _samples_of(self, index: int) -> list[Record]:
         """The records of an image's samples that this rank knows."""

@@ -5,6 +5,7 @@
 | .npy               | numpy, without unpickling                      | one array                   |
 | .npz               | numpy, without unpickling                      | arrays by name              |
 | .pt, .pth          | torch, weights_only                            | one tensor, or tensors by name |
+| .safetensors       | safetensors                         | tensors by name             |
 | .mat               | scipy; from MATLAB's version 7.3 on, h5py      | arrays by name              |
 | .h5, .hdf5         | h5py (pip install 'cclight[hdf5]')             | arrays by path              |
 """
@@ -26,7 +27,6 @@ from torch import Tensor
 
 from cclight.errors import one_line
 
-SUFFIXES = frozenset({".npy", ".npz", ".pt", ".pth", ".mat", ".h5", ".hdf5"})
 ONLY = "array"  # the name of an array in a file that names none
 _DAMAGED = (EOFError, pickle.UnpicklingError, zipfile.BadZipFile, zlib.error)
 
@@ -102,6 +102,16 @@ def _torch(file: Path) -> Mapping[str, Any]:
     return {str(name): tensor for name, tensor in held.items() if isinstance(tensor, Tensor)}
 
 
+def _safetensors(file: Path) -> Mapping[str, Any]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        raise ValueError(one_line(error)) from error
+
+
 def _mat(file: Path) -> Mapping[str, Any]:
     import scipy.io
 
@@ -152,4 +162,14 @@ class _Dataset:
         return read["real"] + 1j * read["imag"] if self.stored.names else read
 
 
-_READERS = {".npy": _npy, ".npz": _npz, ".pt": _torch, ".pth": _torch, ".mat": _mat, ".h5": _hdf5, ".hdf5": _hdf5}
+_READERS = {
+    ".npy": _npy,
+    ".npz": _npz,
+    ".pt": _torch,
+    ".pth": _torch,
+    ".safetensors": _safetensors,
+    ".mat": _mat,
+    ".h5": _hdf5,
+    ".hdf5": _hdf5,
+}
+SUFFIXES = frozenset(_READERS)

@@ -20,8 +20,8 @@ from cclight.errors import suggestion
 class Arrays(Source):
     """Arrays of any number of channels and dimensions: the files of a folder, an array each, or one file with a stack of them.
 
-    Read are .npy, .npz, .pt, .mat and .h5. Shapes may differ from file to file, the number of dimensions may not. Say what the
-    numbers mean by `value_range` or by `mean` and `std`; without either they are the prior's own, in [-1, 1].
+    Read are .npy, .npz, .pt, .safetensors, .mat and .h5. Shapes may differ from file to file, the number of dimensions may not.
+    Say what the numbers mean by `value_range` or by `mean` and `std`; without either they are the prior's own, in [-1, 1].
 
     Args:
         path: a folder of files, or one file whose array's first axis counts images.

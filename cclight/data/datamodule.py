@@ -227,6 +227,7 @@ class RestorationDataModule(pl.LightningDataModule):
             self.samples,
             self.done,
             apart=self.operator.per_image,
+            seed=None if self.measurements else self.seed,
         )
         return Loader(share, self.num_workers, on_gpu, self._refuse, self._tell)
 
@@ -305,7 +306,7 @@ class RestorationDataModule(pl.LightningDataModule):
     @torch.inference_mode(False)  # Lightning's default would forbid the gradients that guidance needs
     @torch.no_grad()
     def on_after_batch_transfer(self, batch: Decoded, dataloader_idx: int) -> Batch:
-        images, index, name, content, labels, forms, parameters, samples = batch
+        images, index, name, content, labels, forms, parameters, samples, noise = batch
         images = images.clone() if images.is_inference() else images
         operator = self.operator.of(name[0], parameters[0]).to(images.device)
         clean, units = None if self.measurements else images, self.source.units
@@ -324,8 +325,10 @@ class RestorationDataModule(pl.LightningDataModule):
         shape = self._restored_shape(batch) if clean is None else tuple(clean.shape[1:])
         if isinstance(shape, str):
             raise ValueError(f"{name[0]} (number {index[0]}): {shape}.")
-        initial = [generator(self.seed, i, "initial", k) for i, k in zip(index, samples, strict=True)]
-        noise = standard_normal(shape, initial, y.real.dtype, images.device)
+        if noise is None:
+            initial = [generator(self.seed, i, "initial", k) for i, k in zip(index, samples, strict=True)]
+            noise = standard_normal(shape, initial)
+        noise = noise.to(images.device, y.real.dtype)
         fitted = fit(operator, y, self._prior, self.noise_std) if clean is None else None
         if not self._checked:
             check_adjoint(operator if fitted is None else fitted.operator, noise)

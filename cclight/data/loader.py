@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from cclight.data.ahead import ahead
+from cclight.data.noise import generator, standard_normal
 from cclight.data.preprocessing import Preprocessing
 from cclight.data.sources import Form, Source
 
@@ -32,6 +34,7 @@ class Decoded(NamedTuple):
         forms: how they were stored.
         parameters: the further arrays that each brings for its operator, by name.
         samples: which of its photograph's restorations each is for.
+        noise: what restoring them begins with, (B, C, ...), float32; None where it is drawn later.
     """
 
     images: Tensor
@@ -42,6 +45,7 @@ class Decoded(NamedTuple):
     forms: list[Form]
     parameters: list[dict[str, Tensor]]
     samples: list[int]
+    noise: Tensor | None = None
 
 
 _Item = tuple[Tensor, int, str, str, int, Form, dict[str, Tensor], int]
@@ -76,6 +80,7 @@ class Share(IterableDataset[Decoded | Notice]):
         samples: how often each photograph is restored.
         done: samples that are done, of photographs of which others are not.
         apart: two photographs share no batch.
+        seed: of the initial noise, where restorations have the shape of what is loaded; None draws none here.
     """
 
     def __init__(
@@ -90,6 +95,7 @@ class Share(IterableDataset[Decoded | Notice]):
         samples: int = 1,
         done: Mapping[int, Collection[int]] = MappingProxyType({}),
         apart: bool = False,
+        seed: int | None = None,
     ) -> None:
         self.source = source
         self.preprocessing = preprocessing
@@ -101,6 +107,7 @@ class Share(IterableDataset[Decoded | Notice]):
         self.samples = samples
         self.done = dict(done)
         self.apart = apart
+        self.seed = seed
 
     def _wanted(self, index: int) -> list[int]:
         """A photograph's samples that are still to be made."""
@@ -126,16 +133,24 @@ class Share(IterableDataset[Decoded | Notice]):
                     entry.index, f"{entry.place} is smaller than the images asked for and was enlarged", left_out=False
                 )
             if batch and (self.apart or (batch[0][0].shape, batch[0][0].dtype) != (image.shape, image.dtype)):
-                yield _collate(batch)
+                yield self._collate(batch)
                 batch = []
             own = (photograph.index, photograph.name, entry.fingerprint(), entry.label, photograph.form, photograph.parameters)
             for sample in self._wanted(entry.index):
                 if len(batch) == self.batch_size:
-                    yield _collate(batch)
+                    yield self._collate(batch)
                     batch = []
                 batch.append((image, *own, sample))
         if batch:
-            yield _collate(batch)
+            yield self._collate(batch)
+
+    def _collate(self, batch: list[_Item]) -> Decoded:
+        images, *others = zip(*batch, strict=True)
+        decoded, noise = torch.stack(images), None
+        if self.seed is not None:
+            generators = [generator(self.seed, index, "initial", sample) for _, index, *_, sample in batch]
+            noise = standard_normal(tuple(decoded.shape[1:]), generators)
+        return Decoded._make([decoded, *map(list, others), noise])
 
     def batches(self, workers: int) -> int:
         """The number of batches when every photograph can be used: never too small, for Lightning reads no further.
@@ -165,7 +180,7 @@ class Loader:
 
     Args:
         share: what to load.
-        num_workers: processes that decode; 0 decodes in the main one.
+        num_workers: processes that decode; 0 decodes in the main one, on a thread.
         pin_memory: put batches where a GPU fetches them faster.
         refuse: gives the reason why a batch cannot be used, or None for one that can.
         tell: is called with every notice, in the main process.
@@ -194,7 +209,7 @@ class Loader:
             pin_memory=self.pin_memory,
             generator=torch.Generator(),
         )
-        for item in loader:
+        for item in loader if self.num_workers else ahead(loader):
             if isinstance(item, Notice):
                 self.tell(item)
             elif (reason := self.refuse(item)) is not None:
@@ -205,8 +220,3 @@ class Loader:
 
     def __len__(self) -> int:
         return self.share.batches(self.num_workers)
-
-
-def _collate(batch: list[_Item]) -> Decoded:
-    images, *others = zip(*batch, strict=True)
-    return Decoded(torch.stack(images), *map(list, others))

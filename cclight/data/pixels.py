@@ -90,14 +90,20 @@ def open_image(content: bytes) -> Image.Image:
     Raises:
         ValueError: for a format that is not in FORMATS, and for more than LARGEST pixels.
     """
-    with warnings.catch_warnings():
+    _allow_large()
+    try:
+        return Image.open(io.BytesIO(content), formats=_formats())
+    except UnidentifiedImageError:
+        raise ValueError(_unknown(content)) from None
+    except Image.DecompressionBombError:
+        raise ValueError(_TOO_LARGE) from None
+
+
+def _allow_large() -> None:
+    """Pillow warns at half of LARGEST. For good: threads decode, and `catch_warnings` belongs to one thread alone."""
+    quiet = ("ignore", None, Image.DecompressionBombWarning, None, 0)
+    if quiet not in warnings.filters:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        try:
-            return Image.open(io.BytesIO(content), formats=_formats())
-        except UnidentifiedImageError:
-            raise ValueError(_unknown(content)) from None
-        except Image.DecompressionBombError:
-            raise ValueError(_TOO_LARGE) from None
 
 
 @cache

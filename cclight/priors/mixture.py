@@ -30,6 +30,7 @@ from cclight.operators.base import LinearOperator, Operator
 from cclight.paths.gaussian import GaussianPath, VPPath
 from cclight.paths.parameterization import Epsilon, Parameterization
 from cclight.priors.base import Prior
+from cclight.priors.mixture_file import MeansLike, NumbersLike, parts_of
 
 # Singular values of H below this fraction of the largest are its null space: operators often carry float32 matrices.
 RANK_TOLERANCE = 1e-6
@@ -43,7 +44,8 @@ class GaussianMixture(Prior):
     The arithmetic is done in float64 (the buffers' dtype) whatever the images' dtype; results come back in the latter.
 
     Args:
-        means: μ_k, (K, C, ...), or (K, d) together with `image_shape`.
+        means: μ_k, (K, C, ...), or (K, d) together with `image_shape`; or the path of a file that holds them as means, and
+            what else of these arguments is not given, by its name (`cclight.priors.mixture_file`).
         covariances: C_k as full matrices (K, d, d), diagonals (K, d) or (K, C, ...), or isotropic variances (K,). Positive
             semidefinite.
         weights: π_k > 0, (K,), normalized to sum 1; None for equal weights.
@@ -54,6 +56,7 @@ class GaussianMixture(Prior):
             of that label (a label of -1 leaves them all).
 
     Raises:
+        FileNotFoundError: where there is no such file.
         ValueError: for shapes that do not fit, asymmetric or indefinite covariances, weights that are not positive.
     """
 
@@ -67,15 +70,16 @@ class GaussianMixture(Prior):
 
     def __init__(
         self,
-        means: Tensor,
-        covariances: Tensor,
-        weights: Tensor | None = None,
+        means: MeansLike,
+        covariances: NumbersLike | None = None,
+        weights: NumbersLike | None = None,
         path: GaussianPath | None = None,
         parameterization: Parameterization | None = None,
         image_shape: tuple[int, ...] | None = None,
-        classes: Tensor | None = None,
+        classes: NumbersLike | None = None,
     ) -> None:
         super().__init__(path or VPPath(), parameterization or Epsilon())
+        means, covariances, weights, classes = parts_of(means, covariances, weights, classes)
         if means.ndim > 2:
             image_shape = tuple(means.shape[1:])
         if image_shape is None or means.shape[1:].numel() != math.prod(image_shape):

@@ -43,7 +43,7 @@ from cclight.runs.layout import KINDS, PICTURE, RECORDS, TEMPORARY, Kind, clear,
 from cclight.runs.lock import FOLDER as LOCKS
 from cclight.runs.lock import RunLock
 from cclight.runs.naming import check_name
-from cclight.runs.pictures import encode_picture, to_levels
+from cclight.runs.pictures import encode_picture
 from cclight.runs.records import TOGETHER, Key, Record, append_lines, key_of, lines_of, merge, read_lines
 from cclight.runs.writer import Writer
 
@@ -156,7 +156,7 @@ class RunFolder:
         self._make(self.path / kind)
 
     def write_image(self, kind: Kind, index: int, name: str, image: Tensor, depth: Literal[8, 16] = 8, sample: int = 0) -> Path:
-        """Write a picture, soon: (C, H, W) in [-1, 1] with so many bits a channel, or uint8.
+        """Write a picture, soon: (C, H, W) in [-1, 1] with so many bits a channel, or uint8. It must not change until then.
 
         Returns:
             The picture's path; it is there after `flush`.
@@ -164,8 +164,8 @@ class RunFolder:
         Raises:
             RunError: when this or an earlier one cannot be written.
         """
-        path, levels = self.file(kind, index, name, sample), to_levels(image, depth).cpu()
-        self._write(path, levels, lambda: encode_picture(levels))
+        path = self.file(kind, index, name, sample)
+        self._write(path, image, lambda: encode_picture(image, depth=depth))
         return path
 
     def array(self, kind: Kind, index: int, name: str, sample: int = 0) -> Path:
@@ -173,9 +173,9 @@ class RunFolder:
         return self.file(kind, index, name, sample).with_suffix(".npy")
 
     def write_array(self, kind: Kind, index: int, name: str, values: Tensor, sample: int = 0) -> Path:
-        """Write an array of any shape as .npy, soon. Raises RunError when it, or one before it, cannot be written."""
-        path, kept = self.array(kind, index, name, sample), values.detach().cpu()
-        self._write(path, kept, lambda: encode_array(kept))
+        """Write an array of any shape as .npy, soon, as `write_image` a picture."""
+        path = self.array(kind, index, name, sample)
+        self._write(path, values, lambda: encode_array(values))
         return path
 
     def _write(self, path: Path, values: Tensor, content: Callable[[], bytes]) -> None:

@@ -1,7 +1,7 @@
 """Writing on threads, beside the network: files as they come, and what may only follow once they are on disk.
 
-Encoding a picture and waiting for the disk leave Python's lock to others, so that a restored image costs the next one no time.
-What is handed over is held as levels, and no more than a bound of it: whoever is faster than the disk waits.
+Making levels of a picture, encoding it and waiting for the disk leave Python's lock to others, so that a restored image costs
+the next one no time. No more than a bound of what is handed over is held: whoever is faster than the disk waits.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from cclight.runs.files import write_whole
 
 _THREADS = 4
 _BYTES = 2**28  # held at once, in all
+_ACTIONS = 8  # not more are left to follow: an end by a signal loses those
 
 
 class Writer:
@@ -28,6 +29,7 @@ class Writer:
         self._files = ThreadPoolExecutor(_THREADS, "files")
         self._after = ThreadPoolExecutor(1, "records")
         self._waiting: deque[tuple[Future[None], int]] = deque()
+        self._following: set[Future[None]] = set()
         self._held = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -49,12 +51,12 @@ class Writer:
         self._add(self._files.submit(lambda: write_whole(path, content())), size)
 
     def then(self, action: Callable[[], None]) -> None:
-        """Do something, soon, when all files so far are on disk; not at all where one could not be written.
+        """Do something, soon and on one thread, when all files so far are on disk; not at all where one could not be written.
 
         Raises:
             RunError: when an earlier file could not be written.
         """
-        while self._waiting and self._waiting[0][0].done():
+        while self._waiting and (self._waiting[0][0].done() or len(self._following) >= _ACTIONS):
             self._settle()
         before = [future for future, _ in self._waiting]
 
@@ -63,7 +65,10 @@ class Writer:
                 future.result()
             action()
 
-        self._add(self._after.submit(follow), 0)
+        future = self._after.submit(follow)
+        self._following.add(future)
+        future.add_done_callback(self._following.discard)
+        self._add(future, 0)
 
     def flush(self) -> None:
         """Wait until everything is on disk.

@@ -204,7 +204,8 @@ def test_a_full_disk_is_one_line_and_loses_nothing_finished(whole, run_apart):
 def test_a_disk_that_fills_up(whole, small_disk, run_apart, run_here, tmp_path):
     (tmp_path / "runs").symlink_to(small_disk)
     (small_disk / "filler").write_bytes(bytes(2**20 - 20 * 4096))
-    path, _, process = run_apart("--batch-size", 1, "--grid", 0, fails=True)
+    # The pause: records follow pictures, and the disk is full soon.
+    path, _, process = run_apart("--batch-size", 1, "--grid", 0, "--pause", 0.3, fails=True)
     last = process.stderr.strip().splitlines()[-1]
     assert last.startswith("error: Could not write")
     assert "(No space left on device): what is finished is kept" in last

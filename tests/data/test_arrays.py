@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
+from safetensors.numpy import save_file
 
 from cclight import Arrays
 from cclight.data.units import Units
@@ -24,6 +25,8 @@ def write(path, **arrays):
             np.savez(path, **arrays)
         case ".pt":
             torch.save({name: torch.from_numpy(array) for name, array in arrays.items()}, path)
+        case ".safetensors":
+            save_file(arrays, path)
         case ".mat":
             scipy.io.savemat(path, arrays)
         case ".h5":
@@ -37,7 +40,7 @@ def loaded(source):
     return [entry.load() for entry in source]
 
 
-@pytest.mark.parametrize("suffix", [".npy", ".npz", ".pt", ".mat", ".h5"])
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".pt", ".safetensors", ".mat", ".h5"])
 @pytest.mark.parametrize("shape", [(2, 9), (4, 5, 6), (1, 3, 4, 5)])
 def test_every_format_and_number_of_dimensions(tmp_path, suffix, shape):
     folder = tmp_path / "arrays"
@@ -56,7 +59,7 @@ def test_every_format_and_number_of_dimensions(tmp_path, suffix, shape):
     assert len({entry.fingerprint() for entry in stack}) == 3
 
 
-@pytest.mark.parametrize("suffix", [".npz", ".pt", ".mat", ".h5"])
+@pytest.mark.parametrize("suffix", [".npz", ".pt", ".safetensors", ".mat", ".h5"])
 def test_further_arrays_travel_with_the_image(tmp_path, suffix):
     stack = {"image": numbers(3, 1, 8), "mask": numbers(3, 8, seed=1), "kernel": numbers(5, 1, seed=2), "other": numbers(2, 2)}
     source = Arrays(write(tmp_path / f"s{suffix}", **stack), key="image", parameters=["mask", "kernel"])
@@ -138,7 +141,7 @@ def test_what_cannot_be_used_is_refused_by_name(tmp_path, case):
         next(iter(Arrays(write(tmp_path / "f" / name, **arrays).parent, **arguments)))
 
 
-@pytest.mark.parametrize("suffix", [".npy", ".npz", ".pt", ".mat", ".h5"])
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".pt", ".safetensors", ".mat", ".h5"])
 @pytest.mark.parametrize("content", [b"", b"no array at all, but words and more words" * 9])
 def test_files_that_are_none(tmp_path, suffix, content):
     (tmp_path / f"a{suffix}").write_bytes(content)

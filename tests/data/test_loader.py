@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from cclight.data.huggingface import HFDataset
 from cclight.data.loader import Decoded, Loader, Notice, Share
+from cclight.data.noise import generator, standard_normal
 from cclight.data.preprocessing import Preprocessing
 from cclight.data.sources import ImageFolder
 from tests.data.conftest import picture
@@ -119,6 +120,15 @@ def test_decoded_travels_as_it_is(folder):
     assert batch.names == [f"p{index}" for index in range(7)]
     assert batch.images.dtype == torch.float32
     assert batch.images.is_contiguous()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_initial_noise_is_each_images_own_whatever_the_workers(folder, workers):
+    share = Share(ImageFolder(folder), SMALL, 3, seed=5, samples=2)
+    for batch in load(share, workers):
+        for index, sample, noise in zip(batch.indices, batch.samples, batch.noise, strict=True):
+            own = [generator(5, index, "initial", sample)]
+            assert torch.equal(noise, standard_normal((3, 8, 8), own)[0])
 
 
 @settings(deadline=None)
