@@ -146,9 +146,9 @@ def goals(cells: Sequence[Cell]) -> str:
         ]
     n = len(measured)
     lines = [
-        f"The packaged setting at {PACKAGED} calls has less LPIPS than every peer at <= {MOST} on {counts['ahead']} of {n} rows;",
+        f"The packaged setting at {PACKAGED} calls has less LPIPS than peers at <= {MOST} on {counts['ahead']} of {n} rows;",
         f"there its PSNR is no lower than the best peer's on {counts['best']}, than every peer's on {counts['every']}.",
-        f"It has less LPIPS than every peer at equal cost on {counts['equal']}.",
+        f"It has less LPIPS than all peers at equal cost on {counts['equal']}.",
         "",
     ]
     return "\n".join([*lines, *(["Peers that win:", *winners] if winners else ["No peer wins."])])
