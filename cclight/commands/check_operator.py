@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from cclight.commands.outputs import console
 from cclight.errors import UsageError
 from cclight.operators.base import Operator
 from cclight.operators.check import check_operator
@@ -48,7 +49,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         UsageError: for an operator that does not exist, or that does not take its arguments or the images.
     """
     from jsonargparse import ArgumentError
-    from rich.console import Console
     from rich.table import Table
 
     from cclight import operators
@@ -75,5 +75,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
     table = Table("identity", "relative error", "tolerance", "", title=type(operator).__name__)
     for check in checks:
         table.add_row(check.name, f"{check.error:.1e}", f"{check.tolerance:.1e}", "passed" if check.passed else "FAILED")
-    Console().print(table)
+    console().print(table)
     return 0 if all(check.passed for check in checks) else 1

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cclight.commands.arguments import PlainParser
+from cclight.commands.outputs import console
 from cclight.errors import UsageError, suggestion
 from cclight.runs.inputs import differences
 from cclight.runs.results import Run
@@ -69,10 +70,9 @@ def main(arguments: list[str]) -> None:
             print(f"cclight compare: left out: {reason}", file=sys.stderr)
     rows = [difference(first, second, metric) for metric in metrics if not _constant(first, second, metric)]
 
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    out = console()
     table = Table(title=f"{second.name} minus {first.name}: {len(common)} images")
     for column in ("metric", "difference", "95 % interval", "p", "better : worse", "in words"):
         table.add_column(column, justify="left" if column in ("metric", "in words") else "right")
@@ -83,10 +83,10 @@ def main(arguments: list[str]) -> None:
         counts = "" if kind["direction"] == "none" else f"{row.wins} : {row.losses}"
         words = verdict(row, kind["direction"], first.name, second.name)
         table.add_row(kind["title"], f"{row.mean:+.{digits}f}", interval, f"{row.p_value:.3g}", counts, words)
-    console.print(table)
+    out.print(table)
     texts = [(run.path / "config.yaml").read_text(encoding="utf-8") for run in (first, second)]
     for line in differences(*texts, kept_files=first.files, files=second.files) or ["the same configuration"]:
-        console.print(line.replace(" there, ", f" in {first.name}, ").replace(" here", f" in {second.name}"), markup=False)
+        out.print(line.replace(" there, ", f" in {first.name}, ").replace(" here", f" in {second.name}"), markup=False)
 
 
 def check_same_photographs(first: Run, second: Run) -> list[int]:

@@ -82,8 +82,9 @@ def explain(error: str, options: Iterable[str] = (), config: str = "sr.yaml") ->
         option = f"{match[1]}.{match[2].partition('.')[0]}"
         known = [known.removeprefix("--") for known in options]
         return f"{option} is no setting of this command{suggestion(option, known, cutoff=0.75) or ', `--help` lists them'}"
-    if match := re.search(r"Not a valid subclass of \w+\. Got value: (.*?) Subclass types expect", line):
-        return explain_class(match[1], ".".join(re.findall(_KEY, line[: match.start()])))
+    if match := re.search(r"Not a valid subclass of \w+(?:\. Got value: (.*?))? Subclass types expect", line):
+        given = match[1] or line.rpartition(", got ")[2].partition(" - ")[0]
+        return explain_class(given, ".".join(re.findall(_KEY, line[: match.start()])))
     if match := re.search(r"Expected a dot import path string:(?: ([^,\s]+))?", line):
         return explain_class(match[1] or "class without a name", ".".join(re.findall(_KEY, line[: match.start()])))
     if match := re.search(r"class_path 'cclight\.(?:\w+\.)*(\w+)': Option '(\w+)' is not accepted", line):
@@ -92,9 +93,45 @@ def explain(error: str, options: Iterable[str] = (), config: str = "sr.yaml") ->
         other = " (--data.source ImageFolder chooses another)" if match[1] == "SamplePhotographs" else ""
         remedy = suggestion(match[2], known) or f": it takes {', '.join(known) or 'no arguments'}{other}"
         return f"{key} is no setting of {match[1]}{remedy}"
-    if "Expected a <class 'list'>" in line:
-        return f"{line}, as '[PSNR, LPIPS]'" if "per_image" in line else f"{line}, as '[one, two]'"
-    return line
+    return _wrong_type(line) or re.sub(rf"{_KEY}: ", r"\1: ", line)
+
+
+# How a value of a type is written, by what jsonargparse calls it.
+_WRITTEN = {
+    "<class 'int'>": "a whole number",
+    "<class 'float'>": "a number",
+    "<class 'bool'>": "true or false",
+    "<class 'str'>": "a text",
+    "<class 'list'>": "a list, as '[one, two]'",
+    "<class 'tuple'>": "numbers, as '[1, 2, 3]'",
+    "<class 'dict'>": "settings, as '{name: value}'",
+}
+
+
+def _wrong_type(line: str) -> str | None:
+    """What a setting that was given a value of another type takes; None where the message says something else.
+
+    Args:
+        line: the message.
+    """
+    if match := re.search(r"argument (?:\S+ --> )?([\w.]+): invalid (\w+) value: '(.*)'$", line):
+        key, kinds, value = match[1], [f"<class '{match[2]}'>"], match[3]
+    else:
+        key = ".".join(re.findall(_KEY, line))
+        kinds = re.findall(r"Expected a (<class '\w+'>|typing\.Literal\[.*?\])", line)
+        given = re.search(r"(?:Got value: |Given value: |, got )(.*)$", line)
+        value = given[1] if given else ""
+    takes = []
+    for kind in kinds:
+        if kind == "<class 'list'>" and key.endswith("per_image"):
+            takes.append("a list, as '[PSNR, LPIPS]'")
+        elif kind.startswith("typing"):
+            takes += re.findall(r"[^\s',]+", kind.partition("[")[2][:-1])
+        elif kind in _WRITTEN:
+            takes.append("a path" if "Not of type Path" in line else _WRITTEN[kind])
+    if not (key and takes and value):
+        return None
+    return f"{key} is {value}: give {', '.join(takes[:-1])}{' or ' if takes[1:] else ''}{takes[-1]}"
 
 
 def explain_class(name: str, key: str) -> str:

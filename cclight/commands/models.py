@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from cclight.commands.arguments import PlainParser
+from cclight.commands.outputs import console
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,9 +20,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str]) -> None:
     """`cclight models`: list the published checkpoints."""
     parser().parse_args(arguments)
-    from rich.console import Console
-
-    Console().print(models_table())
+    console().print(models_table())
 
 
 def models_table() -> Table:

@@ -1,11 +1,16 @@
-"""Where a command may write: never over what is not its own, and told before the work."""
+"""Where a command may write: never over what is not its own, and told before the work; and how wide what it prints is."""
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cclight.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def check_output(path: Path, starts: tuple[str, ...], what: str) -> None:
@@ -30,3 +35,10 @@ def check_output(path: Path, starts: tuple[str, ...], what: str) -> None:
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise UsageError(f"{path} cannot be written, {folder} is {'read-only' if folder.is_dir() else 'a file'}: {remedy}")
+
+
+def console() -> Console:
+    """What tables are printed on: as wide as a terminal, and where a program reads along as wide as they are."""
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 100_000)

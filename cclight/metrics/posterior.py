@@ -15,7 +15,8 @@ every K >= 2. With x̄ = (1/K) Σ_k x_k and s² = 1/(K-1) Σ_k (x_k - x̄)², pi
 
 **Spread over error.** For x and x_k independent from one distribution of variance v, E s² = v (unbiased), and x̄ - x has the
 variance v/K + v: hence 1 + 1/K. Below 1 the samples are too sure of themselves, above 1 not sure enough. A ratio of means is 1
-where a mean of ratios is not, so images are pooled (`Evidence` adds up) before they are divided.
+where a mean of ratios is not, so images are pooled (`Evidence` adds up) before they are divided. Nor is the calibration error
+of one image 0 for ideal samples, whose pixels are alike: that of the mean coverage of many images is.
 
 **Coverage.** The rank of x, the number of samples below it, is uniform on 0 … K for ideal samples. Spread evenly, rank r takes
 [r/(K+1), (r+1)/(K+1)] of [0, 1], and coverage at level p is how much of the ranks' histogram lies in the central p: p itself
@@ -64,7 +65,13 @@ POSTERIOR = (
     Quantity("crps", "CRPS", "lower", (-_INF, _INF), "fair continuous ranked probability score over the range, by pixel", 4),
     Quantity("coverage_50", "coverage of 50 %", "none", (0, 1), "pixels inside the central interval of 50 %, ideal 0.5"),
     Quantity("coverage_90", "coverage of 90 %", "none", (0, 1), "pixels inside the central interval of 90 %, ideal 0.9"),
-    Quantity("calibration_error", "calibration error", "lower", (0, 0.5), "mean |coverage - nominal| at 0.1 to 0.9, ideal 0"),
+    Quantity(
+        "calibration_error",
+        "calibration error",
+        "lower",
+        (0, 0.5),
+        "|coverage - nominal| of all images together, mean of 0.1 to 0.9",
+    ),
 )
 """What the numbers of `posterior_metrics` are."""
 

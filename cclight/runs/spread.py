@@ -19,7 +19,7 @@ from torch.nn.functional import interpolate
 
 from cclight.data.units import Units
 from cclight.metrics.perceptual import heat
-from cclight.metrics.posterior import LEVELS, POSTERIOR, Evidence, best_and_mean, evidence
+from cclight.metrics.posterior import LEVELS, POSTERIOR, Evidence, Reliability, best_and_mean, evidence
 from cclight.metrics.quantity import Quantity
 from cclight.metrics.summary import Summary, summarize
 from cclight.runs.files import encode_array, write_whole
@@ -119,10 +119,14 @@ def summarize_together(
     for quantity in (*wanted, *POSTERIOR):
         values = {index: record[quantity.name] for index, record in kept.items() if quantity.name in record}
         summary = summarize(quantity, values, len(values), reason, seed)
-        if quantity.name == "spread_error" and values:  # a mean of ratios would not be 1 for ideal samples
+        # A mean of ratios would not be 1 for ideal samples, nor one of the errors of single images' curves 0.
+        if quantity.name == "spread_error" and values:
             errors = math.fsum(kept[index]["error"] for index in values)
             variances = math.fsum((1 + 1 / kept[index]["whole"]) * kept[index]["variance"] for index in values)
             summary = Summary(quantity, variances / errors, None, len(values))
+        elif quantity.name == "calibration_error" and values and (curve := reliability(kept)):
+            error = Reliability(tuple(curve["nominal"]), tuple(curve["actual"])).calibration_error
+            summary = Summary(quantity, error, None, len(values))
         summaries.append(summary)
     return summaries
 

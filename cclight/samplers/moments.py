@@ -26,9 +26,8 @@ d = D r, which is the exact one for V = v I, needs one product in all: V is line
 
     u = κ d,    κ = <w, r> / <w, w>,    w = (P V P + Σ) d = P (V - v I) d + v r        (least squares, per image).
 
-With x̂_y frozen over a step the transform x̄ = x/σ leaves x_{n+1} = (σ_{n+1}/σ_n) x_n + (α_{n+1} - α_n σ_{n+1}/σ_n) x̂_y. A step
-costs a network evaluation and a vector-Jacobian product, as Conjugate's does. Order 2 extrapolates x̂_y from the last two steps
-(`cclight.samplers.extrapolation`): its samples of few steps are as far apart as they should be, those of order 1 too close.
+A step of `cclight.samplers.exponential` with x̂_y costs a network evaluation and a vector-Jacobian product, as Conjugate's does.
+Of order 2 its samples of few steps are as far apart as they should be, those of order 1 too close.
 
 References:
     Rozet, Andry, Lanusse, Louppe, Learning Diffusion Priors from Observations by Expectation Maximization, NeurIPS 2024 (MMPS).
@@ -45,8 +44,8 @@ from torch import Tensor
 
 from cclight.operators.base import LinearOperator
 from cclight.problem import Problem
-from cclight.samplers.base import Sampler, check_guidance, renoise
-from cclight.samplers.extrapolation import Past, check_order, extrapolated
+from cclight.samplers.base import Sampler, check_guidance
+from cclight.samplers.exponential import Past, advance, check_step
 from cclight.samplers.grid import Spacing
 from cclight.samplers.pigdm import gain_rows
 from cclight.samplers.spectrum import weighted
@@ -73,6 +72,7 @@ class ConjugateMoments(Sampler):
         guidance: w >= 0, the weight of what the measured part says of the rest: 1 for the posterior's mean, 2 to 3 for looks.
         order: 1 (Euler), or 2 (Adams-Bashforth, at no extra network call) for samples whose spread can be believed; it wants
             `timesteps` of "logsnr".
+        renewal: how fast the noise is renewed, >= 0; 0 is deterministic.
     """
 
     steps: int = 5
@@ -81,6 +81,7 @@ class ConjugateMoments(Sampler):
     timesteps: Spacing = "logsnr"
     guidance: float = 1.0
     order: int = 1
+    renewal: float = 0.0
 
     requires = LinearOperator
     reference = """@inproceedings{rozet2024learning,
@@ -94,18 +95,17 @@ class ConjugateMoments(Sampler):
         super().__post_init__()
         check_start(self.t_start)
         check_guidance(self.guidance)
-        check_order(self.order)
+        check_step(self.order, self.renewal)
 
     def begin(self, problem: Problem) -> State:
         return State(super().begin(problem), None)
 
     def step(self, problem: Problem, n: int, state: State) -> State:
-        now, spectrum = problem.at(n), problem.spectrum
+        spectrum = problem.spectrum
         gain = spectrum.prepare(gain_rows(problem.prior.path, self.grid, spectrum.gains))[n]
         x, past = state
-        x_0 = conditioned(problem, gain, x, now.t, self.guidance)
-        ahead, past = (x_0, None) if self.order == 1 else extrapolated(problem, n, x_0, past)
-        return State(renoise(problem, n, ahead, (x - now.alpha * ahead) / now.sigma, 1.0), past)
+        estimate = conditioned(problem, gain, x, problem.at(n).t, self.guidance)
+        return State(*advance(problem, n, x, estimate, past, self.order, self.renewal))
 
 
 def check_start(t_start: float) -> None:

@@ -26,14 +26,8 @@ q = H⁺y - Σ η - x̂_0, v = r_t² and D = v (v P + Σ)⁻¹ (the gains ρ_i o
     e = κ (V - v I) d,     x̂_y = (I - D) (x̂_0 + e) + D (H⁺y - Σ η),     ζ ← ζ + κ d + snr (P - D) (q - e).
 
 (I - D) is the conjugate form of `ConjugateMoments`: for σ_y = 0 the range is exact, however few the steps. Σ η = (I - G) h / α,
-so that no small singular value is divided by. ζ starts from 0. The transform x̄ = x/σ then leaves
-
-    x_{n+1} = (σ_{n+1}/σ_n) x_n + (α_{n+1} - α_n σ_{n+1}/σ_n) x̂_y,
-
-and order 2 extrapolates x̂_y from the last two steps (`cclight.samplers.extrapolation`). Renewal replaces part of the noise that
-the state carries, ε̂ = (x_n - α_n x̂_y)/σ_n, so that later steps, which know more, mend early ones:
-
-    x_{n+1} = α_{n+1} x̂_y + σ_{n+1} ( c ε̂ + √(1 - c²) ξ ),     c = (σ_{n+1} α_n / (α_{n+1} σ_n))^renewal,     ξ ~ N(0, I).
+so that no small singular value is divided by. ζ starts from 0. `cclight.samplers.exponential` makes the step, with its order
+and its renewal of the noise.
 
 References:
     Efron, Tweedie's Formula and Selection Bias, JASA 2011 (the tilt).
@@ -52,8 +46,8 @@ from torch import Tensor
 from cclight.operators.base import LinearOperator
 from cclight.paths.gaussian import GaussianPath
 from cclight.problem import Problem
-from cclight.samplers.base import Sampler, check_noise_is_spectral, renoise
-from cclight.samplers.extrapolation import Past, check_order, extrapolated
+from cclight.samplers.base import Sampler, check_noise_is_spectral
+from cclight.samplers.exponential import Past, advance, check_step
 from cclight.samplers.grid import Grid, Spacing
 from cclight.samplers.moments import ConjugateMoments, check_start
 from cclight.samplers.pigdm import gain_rows
@@ -105,9 +99,7 @@ class ConjugateTilt(Sampler):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_start(self.t_start)
-        check_order(self.order)
-        if self.renewal < 0:
-            raise ValueError(f"renewal is a number >= 0, got {self.renewal}.")
+        check_step(self.order, self.renewal)
 
     def check(self, problem: Problem) -> None:
         super().check(problem)
@@ -125,13 +117,12 @@ class ConjugateTilt(Sampler):
         return State(x, torch.zeros_like(x), None)
 
     def step(self, problem: Problem, n: int, state: State) -> State:
-        spectrum, now, after = problem.spectrum, problem.at(n), problem.at(n + 1)
+        spectrum = problem.spectrum
         rows = spectrum.prepare(_rows(problem.prior.path, self.grid, spectrum.gains))[n]
         x, zeta, past = state
-        estimate, zeta = _conditioned(problem, rows, now.t, x, zeta)
-        ahead, past = (estimate, None) if self.order == 1 else extrapolated(problem, n, estimate, past)
-        kept = (after.sigma / now.sigma * now.alpha / after.alpha) ** self.renewal
-        return State(renoise(problem, n, ahead, (x - now.alpha * ahead) / now.sigma, kept), zeta, past)
+        estimate, zeta = _conditioned(problem, rows, problem.at(n).t, x, zeta)
+        x, past = advance(problem, n, x, estimate, past, self.order, self.renewal)
+        return State(x, zeta, past)
 
 
 def _conditioned(problem: Problem, rows: Any, t: float, x: Tensor, zeta: Tensor) -> tuple[Tensor, Tensor]:

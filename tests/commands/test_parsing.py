@@ -151,7 +151,31 @@ def test_every_setting_of_every_class_has_a_type_that_is_checked(name):
     assert [parameter.name for parameter in parameters if isinstance(parameter.annotation, str)] == []
 
 
-@pytest.mark.parametrize("setting", ["steps", "guidance", "timesteps"])
-def test_a_setting_of_another_type_is_refused(setting, here, capsys):
-    assert main([*SR, f"--model.sampler.{setting}", "abc"]) == 2
-    assert f'Parser key "model.sampler.{setting}": Expected a ' in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model.sampler.steps", "abc"], "model.sampler.steps is abc: give a whole number"),
+        (["--model.sampler.guidance", "abc"], "model.sampler.guidance is abc: give a number"),
+        (["--model.sampler.t_end", "abc"], "model.sampler.t_end is abc: give a number"),
+        (["--model.sampler.timesteps", "abc"], "model.sampler.timesteps is abc: give uniform, quadratic, logsnr or karras"),
+        (["--data.num_workers", "1.5"], "data.num_workers is 1.5: give a whole number"),
+        (["--data.source.files", "5"], "data.source.files is 5: give a list, as '[one, two]'"),
+        (["--data.source.files", "[5]"], "data.source.files is 5: give a text"),
+        (["--data.source", "ImageFolder", "--data.source.path", "[1]"], "data.source.path is [1]: give a path"),
+        (["--run.resume", "maybe"], "run.resume is maybe: give true or false"),
+        (["--samples", "x"], "samples is x: give a whole number"),
+        (["--seed_everything", "q"], "seed_everything is q: give true or false or a whole number"),
+        (
+            ["--operator", "{class_path: Inpainting, init_args: {mask: {class_path: Box, init_args: {size: big}}}}"],
+            "operator.mask.size is big: give a whole number",
+        ),
+        (
+            ["--operator", "{class_path: Inpainting, init_args: {mask: 5}}"],
+            "operator.mask takes a mask, and there is no 5: choose Box",
+        ),
+    ],
+)
+def test_a_setting_of_another_type_is_refused(arguments, message, here, capsys):
+    assert main([*SR, *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"cclight predict: error: {message}")

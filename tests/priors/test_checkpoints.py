@@ -341,6 +341,15 @@ def test_the_table_cuts_nothing_on_a_narrow_terminal():
     assert all(re.search(rf"^{name} ", text, re.MULTILINE) for name in CARDS)
 
 
+def test_a_program_that_reads_along_gets_each_card_in_a_line_of_its_own(capsys):
+    from cclight.cli import main
+
+    main(["models"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == list(CARDS)
+    assert all(card.source in line for card, line in zip(CARDS.values(), lines[1:], strict=True))
+
+
 def test_sizes_are_those_of_the_parameters(networks):
     for name, keys in {"imagenet256": "adm_imagenet256_uncond", "ffhq256": "adm_ffhq256"}.items():
         parameters = json.loads((networks / f"{keys}.keys.json").read_text())["n_params"]

@@ -49,6 +49,27 @@ def volume():
     return torch.randn(5, 1, 3, 4, 5, generator=g, dtype=torch.float64) / 4
 
 
+def test_images_are_pooled_before_they_are_compared_with_the_ideal():
+    """Each image's curve is off, to either side, and their mean is the nominal one; ratios of sums, not their mean."""
+    nominal = [n / 10 for n in range(1, 10)]
+    records = {
+        index: {
+            "samples": 4,
+            "whole": 4,
+            "error": error,
+            "variance": 1.0,
+            "spread_error": 1.25 / error,
+            "calibration_error": 0.05,
+            "coverage": [level + off for level in nominal],
+        }
+        for index, (error, off) in enumerate([(0.5, 0.05), (2.0, -0.05)])
+    }
+    found = {summary.quantity.name: summary for summary in spread.summarize_together([], records)}
+    assert found["spread_error"].mean == pytest.approx(1.25 * 2 / 2.5)
+    assert found["calibration_error"].mean == pytest.approx(0, abs=1e-12)
+    assert found["calibration_error"].images == 2
+
+
 def test_arrays_of_any_shape_in_their_units(folder, volume):
     samples, clean = volume[:4], volume[4]
     record = spread.together(folder.path, saved(folder, samples, SCANS, clean), [PSNR().quantity])

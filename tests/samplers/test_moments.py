@@ -141,6 +141,10 @@ def test_what_it_cannot_do_is_refused():
         ConjugateMoments(t_start=0.0)
     with pytest.raises(ValueError, match="guidance is a weight >= 0, got -1"):
         ConjugateMoments(guidance=-1.0)
+    with pytest.raises(ValueError, match="order is 1"):
+        ConjugateMoments(order=3)
+    with pytest.raises(ValueError, match="renewal is a number >= 0, got -1"):
+        ConjugateMoments(renewal=-1.0)
     prior = small_mixture(PATHS[0])
     with pytest.raises(TypeError, match="ConjugateMoments needs a LinearOperator, and Quantization is none"):
         ConjugateMoments().sample(prior, Quantization(4), normal(1, 1, 4, 4), normal(1, 1, 4, 4))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cclight.commands.arguments import PlainParser
-from cclight.commands.outputs import check_output
+from cclight.commands.outputs import check_output, console
 from cclight.commands.tune.search import Search, read_search
 from cclight.configs import find_config
 from cclight.errors import UsageError
@@ -84,7 +84,6 @@ def main(arguments: list[str]) -> int | None:
 
 def _finish(study: Any, search: Search, evaluation: Any, output: Path, note: str) -> int | None:
     """Write what was found, and print the best five."""
-    from rich.console import Console
     from rich.table import Table
 
     from cclight.commands.tune.study import METRICS, REASON, feasible, write_best, write_picture, write_trials
@@ -108,11 +107,11 @@ def _finish(study: Any, search: Search, evaluation: Any, output: Path, note: str
         values = [f"{trial.user_attrs[METRICS][name]:.{quantities[name].digits}f}" for name in evaluation.wanted]
         kept = [("yes" if feasible(trial) else "no")] if search.constraint else []
         table.add_row(str(trial.number), *values, *(_short(trial.params[p.key]) for p in search.space), *kept)
-    console = Console(highlight=False)
-    console.print(table)
+    out = console()
+    out.print(table)
     if not feasible(ranking[0]):
-        console.print(f"No trial keeps {' and '.join(map(str, search.constraint))}: best.yaml holds the closest.", markup=False)
-    console.print(f"{output}: best.yaml, trials.csv, objective.png", markup=False, soft_wrap=True)
+        out.print(f"No trial keeps {' and '.join(map(str, search.constraint))}: best.yaml holds the closest.", markup=False)
+    out.print(f"{output}: best.yaml, trials.csv, objective.png", markup=False, soft_wrap=True)
     return None
 
 

@@ -194,10 +194,10 @@ class _Nowhere(RunFolder):
     def join(self, rank: int) -> None:
         pass
 
-    def append(self, records: Iterable[Record]) -> None:
-        pass
-
     def then(self, action: Callable[[], None]) -> None:
+        action()
+
+    def note(self, records: Iterable[Record]) -> None:
         pass
 
     def samples(self, evaluated: bool = True) -> dict[Key, Record]:

@@ -1,4 +1,4 @@
-"""The second order: how much of a Gaussian's spread few steps keep, against the closed form."""
+"""The step around a frozen estimate: how much of a Gaussian's spread it keeps by order, and renewed noise."""
 
 import math
 
@@ -44,6 +44,19 @@ def test_the_second_order_keeps_the_spread(path, steps):
 
 def test_equal_angles_leave_what_the_module_says():
     assert [round(math.cos(math.pi / 2 / n) ** (2 * n), 2) for n in (5, 20)] == [0.61, 0.88]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_renewed_noise_keeps_the_spread_of_many_steps(path):
+    """Of a Gaussian the ODE and the renewed noise leave the same distribution, of other images."""
+    prior, hole, y = one_gaussian(path, 0.3), Inpainting(Box(2)), normal(1, 1, 4, 4)
+    noise = normal(4000, 1, 4, 4, seed=1)
+    sampler = ConjugateMoments(40, order=2, renewal=1.0)
+    image = sampler.sample(prior, hole, hole(y).expand(4000, -1, -1, -1), noise).image[:, 0, 1:3, 1:3]
+    assert float(image.std(0).mean()) == pytest.approx(0.3**0.5, rel=0.03)
+    alone = ConjugateMoments(40, order=2).sample(prior, hole, hole(y).expand(4000, -1, -1, -1), noise).image[:, 0, 1:3, 1:3]
+    correlation = torch.corrcoef(torch.stack([image.flatten(), alone.flatten()]))[0, 1]
+    assert float(correlation) < 0.9
 
 
 def test_a_single_step_has_no_second_order():
