@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from cclight import (
+    DDNM,
     DDRM,
     DPS,
     OTODE,
@@ -75,6 +76,7 @@ def samplers(configuration: str = "deblur") -> dict[str, Sampler]:
     assert isinstance(conjugate, Conjugate)
     return {
         "DDRM": DDRM(20),
+        "DDNM": DDNM(20),
         "Conjugate": conjugate,
         "Heun": ConjugateHeun(3, conjugate.guidance, conjugate.t_start, schedule=conjugate.schedule),
         "Moments": ConjugateMoments(5, t_start=0.629),
