@@ -112,6 +112,8 @@ def _server() -> Any:
         "optuna",
         "matplotlib.pyplot",
     ]
+    if str(ROOT) not in sys.path:  # a pytest without workers: the server looks for this module where its parent does
+        sys.path.append(str(ROOT))
     context.set_forkserver_preload([*slow, "tests.processes"])
     return context
 
