@@ -90,8 +90,8 @@ class RestorationDataModule(pl.LightningDataModule):
     Args:
         source: where the photographs come from.
         operator: the degradation H.
-        noise_std: σ_y, the standard deviation of the measurement's noise, in units of [-1, 1] images; an .npy file that
-            broadcasts to a measurement gives each of its numbers its own.
+        noise_std: σ_y, the standard deviation of the measurement's noise, in units of [-1, 1] images; an array file
+            that broadcasts to a measurement gives each of its numbers its own.
         image_size: height and width of the clean images, one number or both; None keeps each at its own size. Measurements that
             are given (see `measurements`) keep theirs, whatever it is: they are continued at their borders, results cut back.
         resize: scale the shorter side to image_size before cutting the centre out; false only cuts.

@@ -11,6 +11,7 @@ import torch
 from safetensors.numpy import save_file
 
 from cclight import Arrays
+from cclight.data.array_files import open_arrays, tensor_of
 from cclight.data.units import Units
 from cclight.operators.pixelwise import AveragePooling
 
@@ -87,6 +88,23 @@ def test_matlab_7_3_counts_its_axes_backwards(tmp_path):
     assert np.array_equal(first.values.numpy(), array[0])
     (first, _) = loaded(Arrays(tmp_path / "v.mat", key="kspace"))
     assert np.array_equal(first.values.numpy(), (array + 2j * array)[0])
+
+
+def test_the_shapes_of_matlab_files_are_known_without_their_numbers(tmp_path, monkeypatch):
+    array = numbers(2, 30, 40)
+    parts = {"image": array, "mask": array[0] > 0, "name": "x", "cell": np.array([{}, 1], object), "whole": np.int16([[3, 4]])}
+    file = tmp_path / "a.mat"
+    scipy.io.savemat(file, parts)
+    monkeypatch.setattr(scipy.io, "loadmat", lambda *_, **__: pytest.fail("read"))
+    held = open_arrays(file)
+    assert {name: (one.shape, one.dtype.kind) for name, one in held.items()} == {
+        "image": ((2, 30, 40), "f"),
+        "mask": ((30, 40), "u"),
+        "whole": ((1, 2), "i"),
+    }
+    monkeypatch.undo()
+    np.testing.assert_array_equal(held["image"][1], array[1])
+    np.testing.assert_array_equal(tensor_of(held["mask"]).numpy(), array[0] > 0)
 
 
 def test_complex_measurements(tmp_path):
