@@ -191,6 +191,12 @@ class RestorationDataModule(pl.LightningDataModule):
         return Shapes(self.operator, self._prior, self.noise_std, self.measurements, arrays, remedy)
 
     @property
+    def shape(self) -> tuple[int, ...] | None:
+        """The shape (C, H, W) of all clean images, where it is known beforehand."""
+        size = self.preprocessing.size
+        return None if size is None else (self.preprocessing.channels, *size)
+
+    @property
     def _prior(self) -> Prior | None:
         """The prior of the model that will restore, where it is known and has one."""
         prior = getattr(getattr(self.trainer, "lightning_module", None), "prior", None)
@@ -288,7 +294,8 @@ class RestorationDataModule(pl.LightningDataModule):
         return None
 
     def _tell(self, notice: Notice) -> None:
-        text = notice.text.rstrip(".")
+        # File names are bytes, and those that are no UTF-8 could not be written into the results.
+        text = notice.text.rstrip(".").encode("utf-8", "backslashreplace").decode()
         if notice.index in self.left_out:
             return  # its samples fill several batches
         if not notice.left_out:
