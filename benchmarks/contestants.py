@@ -1,13 +1,21 @@
-"""Our samplers for benchmarks/posterior.py, each with eight settings within a budget of network evaluations."""
+"""Who takes part: our samplers for benchmarks/posterior.py with eight settings each, and for benchmarks/photographs.py four.
+
+The budget is that of peers.py: NFE n is n network evaluations with a vector-Jacobian product each, and who takes no products
+takes more steps.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+from peers import describe
+from peers import grid as _grid
 from torch import Tensor
 
 from cclight import (
+    DDNM,
     DDRM,
     DPS,
     OTODE,
@@ -17,6 +25,7 @@ from cclight import (
     PnPFlow,
     REDDiff,
     Sampler,
+    recipe,
 )
 from cclight.samplers.heun import ConjugateHeun
 from cclight.samplers.moments import ConjugateMoments
@@ -60,6 +69,43 @@ def ours(nfe: int) -> dict[str, dict[str, Run]]:
         name: {_describe(sampler): _runner(sampler, name in ON_FLOWS) for sampler in grid}
         for name, grid in (grids | {"DPS": dps}).items()
     }
+
+
+def on_photographs(nfe: int) -> dict[str, dict[str, Run]]:
+    """Our samplers with four settings each for photographs, within the budget; a setting has one name at all budgets."""
+    half = round(nfe * EVALUATION)
+    early, weights = (0.6, 0.7), (1.5, 2.8)
+    conjugate = partial(Conjugate, schedule="inverse_variance")
+    heun = partial(ConjugateHeun, (nfe + 1) // 2, schedule="inverse_variance")
+    moments = [{"guidance": w, "t_start": u} for w, u in ((1.0, 0.7), (2.5, 0.6), (2.5, 0.7), (4.0, 0.7))]
+
+    def dps(total: float, t_start: float) -> Sampler:
+        return DPS(nfe, total / nfe, eta=0.0, t_start=t_start)
+
+    grids: dict[str, tuple[Callable[..., Sampler], list[dict[str, Any]]]] = {
+        "ConjugateMoments": (partial(ConjugateMoments, nfe, timesteps="uniform"), moments),
+        "Conjugate": (partial(conjugate, nfe), _grid(guidance=weights, t_start=(0.7, 0.8))),
+        "Conjugate no VJP": (partial(conjugate, half, jacobian="none"), _grid(guidance=weights, t_start=early)),
+        "ConjugateHeun": (heun, _grid(guidance=weights, t_start=early)),
+        "PiGDM": (partial(PiGDM, nfe), _grid(guidance=(1.0, 2.0), t_start=early)),
+        "OTODE": (partial(OTODE, nfe), _grid(guidance=(1.0, 2.0), t_start=(0.3, 0.5))),
+        "DDNM": (partial(DDNM, half), _grid(eta=(0.3, 0.85), t_start=(0.5, 0.7))),
+        "DDRM": (partial(DDRM, half), _grid(eta=(0.3, 0.85), t_start=(0.5, 0.7))),
+        "DiffPIR": (partial(DiffPIR, half, t_start=0.6), _grid(prior_weight=(0.25, 1.0), eta=(0.5, 1.0))),
+        "REDDiff": (partial(REDDiff, half), _grid(prior_weight=(0.25, 1.0), lr=(0.05, 0.2))),
+        "PnPFlow": (partial(PnPFlow, half, 1), _grid(exponent=(0.2, 0.8), t_start=(0.0, 0.4))),
+        "DPS": (dps, _grid(total=(30.0, 100.0), t_start=early)),
+    }
+    return {
+        name: {describe(chosen): _runner(make(**chosen), name in ON_FLOWS) for chosen in settings}
+        for name, (make, settings) in grids.items()
+    }
+
+
+def packaged(task: str) -> dict[str, Run]:
+    """What the packaged configurations restore with, the same for every linear operator."""
+    sampler = recipe("jpeg" if task == "jpeg" else "sr").sampler
+    return {_describe(sampler): _runner(sampler, False)}
 
 
 def _runner(sampler: Sampler, flow: bool) -> Run:

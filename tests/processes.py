@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from functools import cache
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,13 @@ def _server() -> Any:
         "matplotlib.pyplot",
     ]
     context.set_forkserver_preload([*slow, "tests.processes"])
+    # The server looks for this module in the folder that it starts in, and a test may have gone to another.
+    here = os.getcwd()
+    os.chdir(ROOT)
+    try:
+        forkserver.ensure_running()
+    finally:
+        os.chdir(here)
     return context
 
 

@@ -10,6 +10,8 @@ from types import ModuleType
 import pytest
 import torch
 
+from cclight import Sampler
+
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
@@ -42,6 +44,12 @@ def test_exact_samples_are_at_the_floor_and_the_priors_are_not():
     assert abs(near.excess) < 0.3 * near.floor
     assert far.excess > 2 * far.floor
     assert near.mean_error < far.mean_error
+
+
+def test_the_benchmark_of_noise_levels_has_a_sampler_in_every_column():
+    noise_levels = load("noise_levels")
+    for _, conjugate in noise_levels.operators(16).values():
+        assert all(isinstance(sampler, Sampler) for sampler in noise_levels.samplers(conjugate).values())
 
 
 @pytest.mark.slow

@@ -41,10 +41,8 @@ def run(tmp_path):
             folder.write_image(kind, index, f"p{index}", torch.rand(3, side, side, generator=g) * 2 - 1)
         folder.append([{"index": index, "name": f"p{index}", "nfe": 5, "seconds": 0.5, "consistency": 0.1, "psnr": 99.0}])
     folder.flush()
-    records = folder.finished()
-    write_results(
-        folder, records, {s.quantity.name: s for s in summarize_records(per_image_quantities([PSNR()]), records, {}, 0)}
-    )
+    found = summarize_records(per_image_quantities([PSNR()]), folder.finished(), {}, 0)
+    write_results(folder, folder.samples(), {summary.quantity.name: summary for summary in found})
     folder.close()
     return folder
 
