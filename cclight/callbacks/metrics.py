@@ -94,6 +94,11 @@ class MetricsCallback(Sink):
         """One record of each image."""
         return merge(self.lines)
 
+    def suit(self, data: RestorationDataModule) -> None:
+        """Measure arrays as such, where nobody chose the metrics."""
+        if not self._chosen and data.source.units is not None:
+            self.measuring = Measuring(array_metrics())
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "predict":
             return
@@ -108,8 +113,8 @@ class MetricsCallback(Sink):
         data = getattr(trainer, "datamodule", None)
         self._samples = data.samples if isinstance(data, RestorationDataModule) else 1
         self._resume(trainer)
-        if not self._chosen and isinstance(data, RestorationDataModule) and data.source.units is not None:
-            self.measuring = Measuring(array_metrics())
+        if isinstance(data, RestorationDataModule):
+            self.suit(data)
         # Without clean images nothing is measured against them, and no weights are fetched in vain.
         blind = getattr(data, "measurements", False)
         shape = data.shape if self._chosen and isinstance(data, RestorationDataModule) else None

@@ -40,12 +40,12 @@ class Check:
         return self.error <= self.tolerance
 
 
-def check_operator(operator: Operator, image_shape: tuple[int, int, int] = (3, 32, 32), seed: int = 0) -> list[Check]:
+def check_operator(operator: Operator, image_shape: tuple[int, ...] = (3, 32, 32), seed: int = 0) -> list[Check]:
     """Try the identities that an operator of its type must meet, in float32.
 
     Args:
         operator: any operator.
-        image_shape: (C, H, W) of the random images, which the operator must take.
+        image_shape: (C, H, W) of the random images, or (C, ...) of signals and volumes, which the operator must take.
         seed: which random images.
 
     Returns:

@@ -299,14 +299,7 @@ def write_mixture(path, shape):
     np.savez(path, means=prior.means.view(2, *shape).numpy(), covariances=prior.variances.view(2, *shape).numpy())
 
 
-@pytest.mark.parametrize("kind", ["signal", "volume"])
-def test_signals_and_volumes_go_through_the_command_line(kind, tmp_path, monkeypatch, capsys):
-    """A configuration, a prior from a file: restored, measured, compared, reported and evaluated, closer than the mean is."""
-    monkeypatch.chdir(tmp_path)
-    shape = SHAPES[kind]
-    drawn = write(tmp_path / "arrays", shape)
-    write_mixture("prior.npz", shape)
-    (tmp_path / "own.yaml").write_text("""
+OWN = """
 operator: {class_path: Inpainting, init_args: {mask: {class_path: RandomPixels, init_args: {missing: 0.5}}}}
 noise_std: 0.05
 model:
@@ -314,7 +307,17 @@ model:
   sampler: {class_path: ConjugateMoments, init_args: {steps: 6}}
 data:
   source: {class_path: Arrays, init_args: {path: arrays, mean: 50, std: 10}}
-""")
+"""
+
+
+@pytest.mark.parametrize("kind", ["signal", "volume"])
+def test_signals_and_volumes_go_through_the_command_line(kind, tmp_path, monkeypatch, capsys):
+    """A configuration, a prior from a file: restored, measured, compared, reported and evaluated, closer than the mean is."""
+    monkeypatch.chdir(tmp_path)
+    shape = SHAPES[kind]
+    drawn = write(tmp_path / "arrays", shape)
+    write_mixture("prior.npz", shape)
+    (tmp_path / "own.yaml").write_text(OWN)
     assert main(["predict", "--config", "own.yaml"]) == 0
     assert main(["predict", "--config", "own.yaml", "--run.name", "ddrm", "--model.sampler", "DDRM"]) == 0
     for place, image in enumerate(drawn):
@@ -329,8 +332,23 @@ data:
     capsys.readouterr()
     assert main(["compare", "runs/own", "runs/ddrm"]) == 0
     assert "NRMSE" in capsys.readouterr().out
+    assert main(["table", "runs/own", "runs/ddrm"]) == 0
+    assert f"{before['nrmse']['mean']:.4f}" in capsys.readouterr().out
     assert main(["report", "runs/own", "runs/ddrm"]) == 0
     assert "NRMSE" in (tmp_path / "runs" / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_search_looks_at_the_metrics_of_arrays(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("optuna", reason="needs optuna: pip install 'cclight[tune]'")
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "arrays", SHAPES["signal"])
+    write_mixture("prior.npz", SHAPES["signal"])
+    (tmp_path / "own.yaml").write_text(OWN)
+    space = "model.sampler.init_args.guidance: {low: 0.5, high: 2.0}"
+    (tmp_path / "search.yaml").write_text(f"{{trials: 2, objective: nrmse, space: {{{space}}}}}")
+    assert main(["tune", "--config", "own.yaml", "--search", "search.yaml"]) == 0
+    assert "NRMSE" in capsys.readouterr().out
 
 
 def test_complex_measurements_go_through_the_command_line(tmp_path, monkeypatch):
