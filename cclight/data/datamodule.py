@@ -278,16 +278,13 @@ class RestorationDataModule(pl.LightningDataModule):
         assert isinstance(read, Values)
         one = Decoded(read.values[None], [entry.index], [read.name], [""], [-1], [read.form], [read.parameters], [0])
         # The fit of an image's own operator to what it measured takes long by itself.
-        reason = None if self.operator.per_image and self.measurements else self._refuse(one)
-        if reason is not None:
+        if not (self.operator.per_image and self.measurements) and isinstance(reason := self._shapes.of(one), str):
             raise ValueError(f"{entry.place}: {reason}")
         low, high = torch.aminmax(torch.view_as_real(read.values) if read.values.is_complex() else read.values)
         return float(low), float(high)
 
     def _refuse(self, batch: Decoded) -> str | None:
         """Why the operator or the prior cannot take a batch, where the images' size was not known before."""
-        if batch.images.is_complex() and not self.measurements:
-            return "it holds complex numbers, and clean images are real: save real and imaginary part as two channels"
         shape = self._shapes.of(batch)
         if isinstance(shape, str):
             return shape
