@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from cclight.data.fitting import Fitted, fit
-from cclight.data.loader import Decoded, Loader, Notice, Share
+from cclight.data.loader import Decoded, Loader, Notice, Share, part_of
 from cclight.data.noise import check_samples, generator, standard_normal
 from cclight.data.noise_map import NoiseLike, noise_std_of
 from cclight.data.preprocessing import Preprocessing
@@ -106,6 +106,8 @@ class RestorationDataModule(pl.LightningDataModule):
         on_error: leave out a photograph that cannot be used ("skip", with a warning that names it) or stop ("raise").
         samples: restorations of each measurement, 1 to 1024, each from a noise of its own. The first one is what a run of one
             sample makes, and the kth is the same whatever their number.
+        part: "2/3" restores the second of three parts of the source alone, as one of three jobs; numbers stay those of the
+            whole. `cclight evaluate` puts finished parts together.
 
     Attributes:
         skip: indices that are done, to be left out; set it before prediction begins.
@@ -132,16 +134,13 @@ class RestorationDataModule(pl.LightningDataModule):
         measurements: bool = False,
         on_error: Literal["skip", "raise"] = "skip",
         samples: int = 1,
+        part: str | None = None,
     ) -> None:
         super().__init__()
         check_samples(samples)
         size = (image_size, image_size) if isinstance(image_size, int) else image_size
-        smallest = {
-            "image_size": min(size or (1,)),
-            "multiple": multiple,
-            "batch_size": batch_size,
-            "limit": 1 if limit is None else limit,
-        }
+        least = 1 if limit is None else limit
+        smallest = {"image_size": min(size or (1,)), "multiple": multiple, "batch_size": batch_size, "limit": least}
         for name, value in smallest.items():
             if value < 1:
                 raise ValueError(f"{name} must be 1 or more, got {value}.")
@@ -162,6 +161,8 @@ class RestorationDataModule(pl.LightningDataModule):
         self.measurements = measurements
         self.on_error = on_error
         self.samples = samples
+        self.part = part
+        self._part = part_of(part)
         self.skip: Collection[int] = frozenset()
         self.done: Mapping[int, Collection[int]] = {}
         self.left_out: dict[int, str] = {}
@@ -204,8 +205,10 @@ class RestorationDataModule(pl.LightningDataModule):
 
     @property
     def _share(self) -> tuple[int, int]:
-        """This process' number and the number of processes."""
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+        """This process' number among those of all parts, and how many these are."""
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+        number, parts = self._part
+        return number + parts * rank, parts * world_size
 
     def unchanged(self, contents: Mapping[int, str | None]) -> set[int]:
         """Which of some images of this process' share are still made of the photographs that they were made of.
@@ -262,7 +265,7 @@ class RestorationDataModule(pl.LightningDataModule):
         for index, reason in reasons.items():
             self._tell(Notice(index, reason, left_out=True))
         doubt = units.doubt(min(b[0] for b in bounds), max(b[1] for b in bounds)) if bounds and not self.measurements else ""
-        if doubt and rank == 0:
+        if doubt and rank == self._part[0]:
             warnings.warn(f"{self.source} holds {doubt}.", stacklevel=2)
 
     def _bounds_of(self, entry: Entry) -> tuple[float, float]:
@@ -275,16 +278,13 @@ class RestorationDataModule(pl.LightningDataModule):
         assert isinstance(read, Values)
         one = Decoded(read.values[None], [entry.index], [read.name], [""], [-1], [read.form], [read.parameters], [0])
         # The fit of an image's own operator to what it measured takes long by itself.
-        reason = None if self.operator.per_image and self.measurements else self._refuse(one)
-        if reason is not None:
+        if not (self.operator.per_image and self.measurements) and isinstance(reason := self._shapes.of(one), str):
             raise ValueError(f"{entry.place}: {reason}")
         low, high = torch.aminmax(torch.view_as_real(read.values) if read.values.is_complex() else read.values)
         return float(low), float(high)
 
     def _refuse(self, batch: Decoded) -> str | None:
         """Why the operator or the prior cannot take a batch, where the images' size was not known before."""
-        if batch.images.is_complex() and not self.measurements:
-            return "it holds complex numbers, and clean images are real: save real and imaginary part as two channels"
         shape = self._shapes.of(batch)
         if isinstance(shape, str):
             return shape

@@ -45,6 +45,8 @@ class Shapes:
 
     def of(self, batch: Decoded) -> tuple[int, ...] | str:
         """The shape (C, ...) of the images that a batch's restorations have, or why there are none."""
+        if batch.images.is_complex() and not self.measurements:
+            return "it holds complex numbers, and clean images are real: save real and imaginary part as two channels"
         name, given = batch.names[0], tuple(batch.images.shape[1:])
         key: tuple[int | str, ...] = (*given, name, batch.indices[0]) if self.operator.per_image else given
         if key not in self._known:

@@ -115,7 +115,7 @@ class RunFolder:
         if not (self.path / "config.yaml").is_file():
             raise RunError(
                 f"Rank {rank} does not see the run folder {self.path}: open the run on rank 0 first, on a file system that all "
-                f"nodes share."
+                f"nodes share; nodes that share none take a data.part each, and `cclight evaluate` puts the parts together."
             )
         if rank > 0 and not self._lock.held:
             self._lock.join(rank)

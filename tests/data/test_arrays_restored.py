@@ -338,6 +338,50 @@ def test_signals_and_volumes_go_through_the_command_line(kind, tmp_path, monkeyp
     assert "NRMSE" in (tmp_path / "runs" / "report.html").read_text()
 
 
+WRONG = {
+    "NaN": (["--data.on_error", "raise"], "arrays/a1.npy holds NaN or infinity"),
+    "objects": (["--data.source.path", "objects"], "o.npy cannot be read (it holds Python objects, which are never unpickled"),
+    "complex": (["--data.source.path", "complex"], "c.npy: it holds complex numbers, and clean images are real"),
+    "zeros in a noise map": (["--noise_std", "zeros.npy"], "noise_std zeros.npy: 16 of 16 numbers are no standard deviations"),
+    "another noise map": (
+        ["--noise_std", "short.npy"],
+        "noise_std has the shape (3,), which does not broadcast to y's (1, 2, 8)",
+    ),
+    "nonlinear": (["--noise_std", "std.npy", "--operator", "HDR"], "noise_std of many numbers needs a LinearOperator, and HDR"),
+    "no mixture": (["--model.prior.means", "none.npz"], "There is no mixture none.npz: give an array file"),
+    "rows": (
+        ["--operator", "AveragePooling"],
+        "AveragePooling looks at rows and columns, and the images here have the shape (2, 8)",
+    ),
+    "pictures": (
+        ["--model.prior", "{class_path: SmallPrior}"],
+        "SmallPrior takes images of 2 sides, (C, H, W), got the shape (2, 8)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_bad_input_gets_one_line_and_leaves_nothing(case, tmp_path, monkeypatch, capsys):
+    """As a user meets it: before any restoration, without a traceback or a run folder."""
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "arrays", SHAPES["signal"])
+    write_mixture("prior.npz", SHAPES["signal"])
+    (tmp_path / "own.yaml").write_text(OWN)
+    if case == "NaN":
+        np.save("arrays/a1.npy", np.full(SHAPES["signal"], np.nan))
+    for name, array in {"objects/o": np.array([{}, 1], object), "complex/c": np.ones((2, 8), complex)}.items():
+        (tmp_path / name).parent.mkdir()
+        np.save(f"{name}.npy", array, allow_pickle=True)
+    for name, array in {"zeros": np.zeros((2, 8)), "short": np.ones(3), "std": np.linspace(0.1, 0.2, 16).reshape(2, 8)}.items():
+        np.save(f"{name}.npy", array)
+    arguments, line = WRONG[case]
+    assert main(["predict", "--config", "own.yaml", *arguments]) in (1, 2)
+    told = [words for words in capsys.readouterr().err.splitlines() if words.startswith("cclight predict: ")]
+    assert len(told) == 1
+    assert line in told[0]
+    assert not (tmp_path / "runs").is_dir() or not list((tmp_path / "runs").iterdir())
+
+
 @pytest.mark.slow
 def test_a_search_looks_at_the_metrics_of_arrays(tmp_path, monkeypatch, capsys):
     pytest.importorskip("optuna", reason="needs optuna: pip install 'cclight[tune]'")
