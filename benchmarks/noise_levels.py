@@ -4,8 +4,8 @@ python benchmarks/noise_levels.py [FOLDER]
 
 The embedded prior, the photographs of a folder (six of scikit-image's without one) at --size pixels, PSNR in dB. A cell is
 marked where it lies more than 0.5 dB under DDRM's with 20 steps (-), or under the measurement itself, enlarged where it is
-smaller (!). `Conjugate` and `Heun` have the settings of the packaged configuration of the operator's kind (missing pixels start
-as colorize.yaml does), the others their own or the packaged ones; nothing is chosen here, and nothing depends on σ_y.
+smaller (!). `Conjugate` and `Heun` have settings of the operator's kind, `Moments` the packaged ones and the others their own;
+nothing is chosen here, and nothing depends on σ_y.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from cclight import (
+    DDNM,
     DDRM,
     DPS,
     OTODE,
@@ -29,7 +30,6 @@ from cclight import (
     Colorization,
     Conjugate,
     ConjugateHeun,
-    ConjugateMoments,
     Denoising,
     DiffPIR,
     GaussianBlur,
@@ -55,29 +55,34 @@ LEVELS = (0.0, 0.01, 0.05, 0.2)
 ALLOWED = 0.5
 
 
-def operators(size: int) -> dict[str, tuple[SpectralOperator, str]]:
-    """One of each kind, and the packaged configuration whose settings suit it."""
+# Conjugate's settings for a kind of measurement, by what they were chosen on.
+ENLARGED = Conjugate(5, 2.8, t_start=0.8, schedule="inverse_variance")
+DEBLURRED = Conjugate(5, 2.0, t_start=0.8, schedule="inverse_variance")
+COLOURED = Conjugate(5, 2.0, t_start=0.6, schedule="inverse_variance")
+
+
+def operators(size: int) -> dict[str, tuple[SpectralOperator, Conjugate]]:
+    """One of each kind, and the settings of Conjugate that suit it."""
     return {
-        "bicubic ×4": (BicubicDownsampling(4), "sr"),
-        "pooling ×4": (AveragePooling(4), "sr"),
-        "Gaussian blur 3": (GaussianBlur(), "deblur"),
-        "uniform blur 9": (UniformBlur(), "deblur"),
-        "box": (Inpainting(Box(size // 4), fill=True), "colorize"),
-        "random 70 %": (Inpainting(RandomPixels(0.7)), "colorize"),
-        "grey": (Colorization(), "colorize"),
-        "noise alone": (Denoising(), "deblur"),
+        "bicubic ×4": (BicubicDownsampling(4), ENLARGED),
+        "pooling ×4": (AveragePooling(4), ENLARGED),
+        "Gaussian blur 3": (GaussianBlur(), DEBLURRED),
+        "uniform blur 9": (UniformBlur(), DEBLURRED),
+        "box": (Inpainting(Box(size // 4), fill=True), COLOURED),
+        "random 70 %": (Inpainting(RandomPixels(0.7)), COLOURED),
+        "grey": (Colorization(), COLOURED),
+        "noise alone": (Denoising(), DEBLURRED),
     }
 
 
-def samplers(configuration: str = "deblur") -> dict[str, Sampler]:
-    """The packaged ones; those that only a flow suits run on one."""
-    conjugate = recipe(configuration).sampler
-    assert isinstance(conjugate, Conjugate)
+def samplers(conjugate: Conjugate = DEBLURRED) -> dict[str, Sampler]:
+    """Conjugate and the others; those that only a flow suits run on one."""
     return {
         "DDRM": DDRM(20),
+        "DDNM": DDNM(20),
         "Conjugate": conjugate,
         "Heun": ConjugateHeun(3, conjugate.guidance, conjugate.t_start, schedule=conjugate.schedule),
-        "Moments": ConjugateMoments(5, t_start=0.629),
+        "Moments": recipe("sr").sampler,
         "PiGDM": PiGDM(20),
         "OTODE": OTODE(20),
         "DiffPIR": DiffPIR(20),
@@ -115,8 +120,8 @@ def main() -> None:
     priors = SmallPrior(), SmallPrior(path=OTPath(), parameterization=Velocity())
     print(f"| operator | σ_y | measurement | {' | '.join(chosen)} |\n|---|---|---|{'---|' * len(chosen)}", flush=True)
     rows = []
-    for name, (operator, configuration) in operators(options.size).items():
-        kinds = samplers(configuration)
+    for name, (operator, conjugate) in operators(options.size).items():
+        kinds = samplers(conjugate)
         for level in LEVELS:
             y = operator(clean)
             y = y + level * torch.randn(y.shape, generator=torch.Generator().manual_seed(1))

@@ -52,7 +52,7 @@ class Restorer(pl.LightningModule):
         prior: the denoiser.
         sampler: turns measurements into images with a few calls of the prior.
         operator: the degradation H that made the measurements.
-        noise_std: σ_y, the standard deviation of their noise, in units of [-1, 1] images; an .npy file gives each measured
+        noise_std: σ_y, the standard deviation of their noise, in units of [-1, 1] images; an array file gives each measured
             number its own.
         compile: compile the prior with `torch.compile`, which pays off for many images.
         channels_last: keep the prior's weights in the channels-last memory format, faster on GPUs with half precision.

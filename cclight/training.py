@@ -21,6 +21,7 @@ from torch import Tensor
 
 from cclight.data.noise import training_generator
 from cclight.data.patches import PatchBatch
+from cclight.priors.base import per_image
 from cclight.priors.checkpoints import CheckpointError, load_state
 from cclight.priors.small import RATIO_MAX, RATIO_MIN, SIGMA_DATA, SmallUNet, load, network_of, preconditioned, save
 from cclight.progress import progress
@@ -40,7 +41,7 @@ def weighted_error(network: torch.nn.Module, clean: Tensor, noise: Tensor, ratio
     Returns:
         The error of each image, (B,): about 1 for a network that has learnt nothing, less for a better one.
     """
-    x = clean + ratio.view(-1, 1, 1, 1) * noise
+    x = clean + per_image(ratio, clean) * noise
     error = (preconditioned(network, x, torch.ones_like(ratio), ratio) - clean).square().mean(dim=(1, 2, 3))
     return error * (ratio**2 + SIGMA_DATA**2) / (ratio * SIGMA_DATA) ** 2
 

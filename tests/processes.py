@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from functools import cache
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -112,9 +113,14 @@ def _server() -> Any:
         "optuna",
         "matplotlib.pyplot",
     ]
-    if str(ROOT) not in sys.path:  # a pytest without workers: the server looks for this module where its parent does
-        sys.path.append(str(ROOT))
     context.set_forkserver_preload([*slow, "tests.processes"])
+    # The server looks for this module in the folder that it starts in, and a test may have gone to another.
+    here = os.getcwd()
+    os.chdir(ROOT)
+    try:
+        forkserver.ensure_running()
+    finally:
+        os.chdir(here)
     return context
 
 

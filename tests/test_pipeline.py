@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 
 import numpy as np
 import pytest
 from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 
 from cclight import (
+    MSSSIM,
     PSNR,
     BicubicDownsampling,
     Conjugate,
@@ -26,6 +29,8 @@ from cclight import (
 from cclight.callbacks.images import ImageWriter
 from cclight.callbacks.metrics import MetricsCallback
 from cclight.callbacks.sink import Sink
+from cclight.callbacks.tensorboard import TensorBoardLog
+from cclight.errors import RunError
 from cclight.runs.folder import RunFolder
 from cclight.runs.results import Run
 
@@ -129,16 +134,17 @@ class Calls(Prior):
 
 
 class Late(PSNR):
-    """A metric that takes until the second batch is in the network, or fails on the first image."""
+    """A metric that takes until the second batch is in the network, or fails: at once, or once the network has been called."""
 
-    def __init__(self, calls: Calls, fails: bool = False) -> None:
+    def __init__(self, calls: Calls, fails: bool = False, late: bool = False) -> None:
         self.calls = calls
         self.fails = fails
+        self.late = late
 
     def measure(self, restored, clean):
-        if self.fails:
+        if self.fails and (self.calls.count or not self.late):
             raise RuntimeError("the metric broke")
-        assert self.calls.second_batch.wait(20)
+        assert self.fails or not self.calls.count or self.calls.second_batch.wait(20)
         return super().measure(restored, clean)
 
 
@@ -150,10 +156,60 @@ def test_the_next_batch_is_restored_while_the_last_one_is_measured(folder, tmp_p
     assert len(results.values("psnr")) == 3
 
 
+def test_a_metric_that_breaks_does_so_before_the_first_call(folder, tmp_path):
+    run, prior = RunFolder("run", root=str(tmp_path)), Calls()
+    run.open("a: 1")
+    with pytest.raises(RuntimeError, match="the metric broke"):
+        restore(folder, [MetricsCallback(run, [Late(prior, fails=True)])], prior)
+    assert prior.count == 0
+
+
+def test_a_metric_of_larger_images_is_told_of_before_the_first_call(folder, tmp_path):
+    run, prior = RunFolder("run", root=str(tmp_path)), Calls()
+    run.open("a: 1")
+    told = []
+    prior.register_forward_pre_hook(lambda *_: told.append(len(caught)))
+    with pytest.warns(UserWarning, match="MS-SSIM is unavailable: MS-SSIM needs sides of 176 pixels or more") as caught:
+        results = restore(folder, [MetricsCallback(run, [PSNR(), MSSSIM()])], prior)
+    run.close()
+    assert told[0] > 0
+    assert "176" in results.metrics["ms_ssim"]["unavailable"]
+    assert results.metrics["psnr"]["images"] == 3
+
+
+def test_a_configuration_that_nobody_could_read_is_refused_before_anything_is_made(tmp_path):
+    with pytest.raises(ValueError, match=r"`key: value` lines of YAML, got '- 1'"):
+        RunFolder("run", root=str(tmp_path)).open("- 1")
+
+
+def test_a_file_name_that_is_no_text_does_not_spoil_the_end(folder, tmp_path):
+    try:
+        (folder / os.fsdecode(b"bad\xff.png")).write_bytes(b"no picture")
+    except OSError:
+        pytest.skip("this file system takes names of text alone")
+    run = RunFolder("run", root=str(tmp_path))
+    run.open("a: 1")
+    with pytest.warns(UserWarning, match="left out"):
+        results = restore(folder, [MetricsCallback(run, [PSNR()])])
+    run.close()
+    assert results.summary["images"] == 3
+    assert "bad\\udcff.png" in Run.read(run.path).summary["left_out"][0]["reason"]
+
+
+def test_a_logger_that_cannot_write_is_refused_before_the_first_call(folder, tmp_path):
+    (tmp_path / "file").touch()
+    run, prior = RunFolder("run", root=str(tmp_path)), Calls()
+    run.open("a: 1")
+    log = TensorBoardLog([CSVLogger(str(tmp_path / "file" / "logs"))])
+    with pytest.raises(RunError, match=r"CSVLogger cannot write into .*file/logs: set trainer\.logger"):
+        restore(folder, [MetricsCallback(run, [PSNR()]), log], prior)
+    assert prior.count == 0
+
+
 def test_what_a_metric_raises_ends_the_run_and_its_image_is_not_finished(folder, tmp_path):
     run, prior = RunFolder("run", root=str(tmp_path)), Calls()
     run.open("a: 1")
     with pytest.raises(RuntimeError, match="the metric broke"):
-        restore(folder, [ImageWriter(run), MetricsCallback(run, [Late(prior, fails=True)])], prior)
+        restore(folder, [ImageWriter(run), MetricsCallback(run, [Late(prior, fails=True, late=True)])], prior)
     run.abandon()
     assert not run.path.exists()

@@ -129,9 +129,11 @@ class ImageWriter(Sink):
     def _write_arrays(self, outputs: Restored, batch: Batch, units: Units, operator: Operator) -> None:
         """Arrays in the units that they came in, and with their axes; the restored one last, as it tells of the others."""
         measured = units.measured(batch.measurement, operator)
+        # Axes of its own that a measurement has, such as a vector's, are no image's.
+        laid_out = batch.clean is None or measured.ndim == batch.clean.ndim
         for place, (index, name, sample) in enumerate(zip(outputs.index, outputs.name, outputs.sample, strict=True)):
             if sample == 0:
-                self.run.write_array("measurement", index, name, measured[place])
+                self.run.write_array("measurement", index, name, units.stored(measured[place]) if laid_out else measured[place])
                 if batch.clean is not None:
                     self.run.write_array("clean", index, name, units.stored(units.values(batch.clean[place])))
             if outputs.finite[place]:

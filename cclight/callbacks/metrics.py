@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import torch
@@ -93,6 +94,11 @@ class MetricsCallback(Sink):
         """One record of each image."""
         return merge(self.lines)
 
+    def suit(self, data: RestorationDataModule) -> None:
+        """Measure arrays as such, where nobody chose the metrics."""
+        if not self._chosen and data.source.units is not None:
+            self.measuring = Measuring(array_metrics())
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "predict":
             return
@@ -107,14 +113,17 @@ class MetricsCallback(Sink):
         data = getattr(trainer, "datamodule", None)
         self._samples = data.samples if isinstance(data, RestorationDataModule) else 1
         self._resume(trainer)
-        if not self._chosen and isinstance(data, RestorationDataModule) and data.source.units is not None:
-            self.measuring = Measuring(array_metrics())
+        if isinstance(data, RestorationDataModule):
+            self.suit(data)
         # Without clean images nothing is measured against them, and no weights are fetched in vain.
         blind = getattr(data, "measurements", False)
-        missing = {} if blind else self.measuring.prepare(trainer.strategy.root_device)
+        shape = data.shape if self._chosen and isinstance(data, RestorationDataModule) else None
+        missing = {} if blind else self.measuring.prepare(trainer.strategy.root_device, shape)
         if self.distances is not None and not (blind and self.distances.reference is None):
             # Every rank, whether it will have images or not: what it finds decides which collectives are run.
             self.distances.prepare(trainer.strategy.root_device)
+            if isinstance(data, RestorationDataModule) and len(list(islice(data.source, min(data.limit or 2, 2)))) == 1:
+                missing["FID"] = "a distribution needs 2 images or more, and the data holds one"
         if trainer.is_global_zero:
             for title, reason in missing.items():
                 warnings.warn(f"{title} is unavailable: {reason}.", stacklevel=2)

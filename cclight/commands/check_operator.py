@@ -31,7 +31,7 @@ def parser() -> ArgumentParser:
         allow_abbrev=False,
     )
     made.add_subclass_arguments(Operator, "operator", required=True)
-    made.add_argument("--image_shape", type=tuple[int, int, int], default=(3, 32, 32), help="channels, height and width")
+    made.add_argument("--image_shape", type=tuple[int, ...], default=(3, 32, 32), help="channels and sides")
     made.add_argument("--seed", type=int, default=0, help="which random images")
     return made
 
@@ -65,8 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = command.instantiate(command.parse_args(words))
         operator, image_shape = settings.operator, tuple(settings.image_shape)
-        if min(image_shape) < 1:
-            raise UsageError(f"--image_shape is channels, height and width, got {image_shape}: give numbers of 1 or more")
+        if min(image_shape, default=0) < 1:
+            raise UsageError(f"--image_shape is channels and sides, as [3,32,32], got {image_shape}: give numbers of 1 or more")
         operator.check_images(image_shape)
     except (ArgumentError, ValueError) as error:
         text = str(error).replace("data.image_size", "--image_shape")  # operators speak to `cclight predict`

@@ -31,7 +31,7 @@ _HEAVY: dict[str, dict[str, str | None]] = {
         "--run.root": "DIR",
     },
     "fit": {"--config": "FILE", "--print_config": None, "--ckpt_path": "FILE"},
-    "evaluate": {"run": "DIR", "--metrics.per_image": "", "--metrics.distances": "", "--device": ""},
+    "evaluate": {"run": "DIR", "--into": "DIR", "--metrics.per_image": "", "--metrics.distances": "", "--device": ""},
     "check-operator": {"--image_shape": "", "--seed": ""},
 }
 _FOLDERS, _FILES = ("DIR", "RUN"), ("FILE", "YAML")  # what options call that they take

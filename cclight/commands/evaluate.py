@@ -3,6 +3,7 @@
     cclight evaluate runs/sr
     cclight evaluate runs/sr --metrics.per_image '[{class_path: LPIPS, init_args: {net: alex}}]'
     cclight evaluate runs/sr --metrics.distances FeatureDistances --metrics.distances.reference photographs/real
+    cclight evaluate runs/sr-1 runs/sr-2 --into runs/sr     # parts that jobs have made (data.part 1/2 and 2/2), put together
 
 It measures what the run did, or what `--metrics` asks for, in the words of `cclight predict`; every other number stays as it
 is. The pictures hold 8 bits a channel, so that PSNR and its like differ slightly from those of `cclight predict`, which
@@ -50,7 +51,8 @@ def parser() -> ArgumentParser:
         exit_on_error=False,
         allow_abbrev=False,
     )
-    parser.add_argument("run", type=str, help="the folder of a finished run")
+    parser.add_argument("run", type=str, nargs="+", help="the folder of a finished run, or those of its parts")
+    parser.add_argument("--into", type=str | None, default=None, help="the folder to be made, where parts go together")
     parser.add_argument("--device", default="cpu", help="where the metrics' networks run, as cuda")
     add_metrics_arguments(parser)
     return parser
@@ -73,7 +75,8 @@ def main(arguments: list[str]) -> None:
     with _imports(here=bool(named)):
         options = parser()
         try:
-            run = Run.read(options.parse_args(arguments).run)
+            runs = _read(options.parse_args(arguments))
+            run = runs[0]
             options.set_defaults({f"metrics.{k}": v for k, v in _trusted(run).items() if not named or k in named})
             settings = options.parse_args(arguments)
             chosen = options.instantiate(settings)
@@ -88,7 +91,10 @@ def main(arguments: list[str]) -> None:
         torch.empty(0, device=chosen.device)
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"there is no device {chosen.device} here: give cpu, cuda or another") from error
-    if not os.access(run.path, os.W_OK):
+    if len(runs) > 1:
+        run = _put_together(runs, Path(settings.into))
+        metrics = metrics if "per_image" in named else []
+    elif not os.access(run.path, os.W_OK):
         raise UsageError(
             f"{run.path} is read-only, and evaluate writes its numbers there: copy the folder to evaluate the copy"
         )
@@ -98,7 +104,8 @@ def main(arguments: list[str]) -> None:
         run = Run.read(run.path)  # another process may have had it until now
         distances = settings.metrics.distances
         measured_with = run.distances if distances is None else distances.as_dict()
-        evaluate(run, folder, metrics, chosen.metrics.distances, chosen.device, measured_with)
+        if len(runs) == 1 or metrics != [] or distances is not None:
+            evaluate(run, folder, metrics, chosen.metrics.distances, chosen.device, measured_with)
     except ValueError as error:
         raise UsageError(str(error)) from error
     finally:
@@ -106,6 +113,28 @@ def main(arguments: list[str]) -> None:
     from cclight.callbacks.table import print_results
 
     print_results(Run.read(run.path))
+
+
+def _read(settings: Any) -> list[Run]:
+    """The runs, once it is clear where they are to go."""
+    if len(settings.run) > 1 and settings.into is None:
+        raise UsageError(f"{len(settings.run)} runs are put together into a new one: say where, as --into runs/sr-whole")
+    if len(settings.run) == 1 and settings.into is not None:
+        raise UsageError("--into is for parts of a run that are put together: give two folders or more")
+    return [Run.read(folder) for folder in settings.run]
+
+
+def _put_together(runs: list[Run], into: Path) -> Run:
+    from cclight.runs.merging import missing, put_together
+
+    whole = put_together(runs, into)
+    for words in missing(runs, whole):
+        print(
+            f"cclight evaluate: {words}: the runs' `cclight predict` without data.part, with --run.root {into.parent} "
+            f"--run.name {into.name} --run.resume true, restores what is missing",
+            file=sys.stderr,
+        )
+    return whole
 
 
 def evaluate(

@@ -54,7 +54,7 @@ class PredictCLI(_CLI):
             "--noise_std",
             type=float | str,
             default=0.0,
-            help="σ_y of the measurement's noise, images in [-1, 1]; or an .npy file with one for each number of it.",
+            help="σ_y of the measurement's noise, images in [-1, 1]; or an array file with one for each number of it.",
         )
         parser.add_argument(
             "--samples",

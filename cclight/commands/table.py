@@ -27,7 +27,7 @@ from cclight.runs.files import write_whole
 from cclight.runs.results import Run
 
 # Columns in the order of the paper's tables, and what a printed number is multiplied with: the paper prints KID × 10³.
-COLUMNS = {"lpips": 1.0, "kid": 1000.0, "fid": 1.0, "psnr": 1.0, "ssim": 1.0, "seconds": 1.0}
+COLUMNS = {"lpips": 1.0, "kid": 1000.0, "fid": 1.0, "psnr": 1.0, "ssim": 1.0, "nrmse": 1.0, "seconds": 1.0}
 _HEAD = ["data", "task", "NFE", "sampler", "images"]
 _TITLES = {
     "lpips": "LPIPS ↓",
@@ -35,6 +35,7 @@ _TITLES = {
     "fid": "FID ↓",
     "psnr": "PSNR (dB) ↑",
     "ssim": "SSIM ↑",
+    "nrmse": "NRMSE ↓",
     "seconds": "s/image ↓",
 }
 # What changes no result, of a run's configuration.
@@ -243,7 +244,8 @@ def _cells(rows: list[Row], columns: list[str], bold: Callable[[str], str], plai
         cells = [plain(row.data), plain(row.task), str(row.nfe), plain(row.method), str(row.images)]
         for column in columns:
             value = row.values[column]
-            text = "–" if value is None else f"{value:.{2 if column in ('fid', 'psnr', 'seconds') else 3}f}"
+            digits = {"fid": 2, "psnr": 2, "seconds": 2, "nrmse": 4}.get(column, 3)
+            text = "–" if value is None else f"{value:.{digits}f}"
             rivals = [other for other in rows if other.rivals[column] == row.rivals[column]]
             if value is not None and value == best(rivals, column):
                 text = bold(text)

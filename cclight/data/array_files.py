@@ -65,6 +65,25 @@ def open_arrays(file: Path) -> Mapping[str, Any]:
         raise ValueError(f"{file} cannot be read ({reason})") from error
 
 
+def read_array(file: Path, name: str) -> np.ndarray:
+    """The one array of a file, or of several that of a name.
+
+    Raises:
+        ValueError: naming a file that is none, or holds neither, and the reason.
+        ImportError: where h5py is not installed.
+    """
+    if file.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"{file} is no array file: arrays are read from {', '.join(sorted(SUFFIXES))} files")
+    held = open_arrays(file)
+    if len(held) != 1 and name not in held:
+        raise ValueError(f"{file} holds {len(held)} arrays{listed(held)}: give a file of one, or call it {name}")
+    array = held[name] if name in held else next(iter(held.values()))
+    kind = str(array.dtype).removeprefix("torch.")
+    if not kind.startswith(("float", "bfloat", "complex", "int", "uint", "bool")):
+        raise ValueError(f"{file} holds objects of type {kind}, and no numbers: nothing is unpickled, save it as numbers")
+    return tensor_of(array).numpy()
+
+
 def _npy(file: Path) -> Mapping[str, Any]:
     return {ONLY: np.load(file, mmap_mode="r", allow_pickle=False)}
 
@@ -116,11 +135,43 @@ def _mat(file: Path) -> Mapping[str, Any]:
     import scipy.io
 
     try:
-        held = scipy.io.loadmat(file)
+        held = scipy.io.whosmat(file)
     except NotImplementedError:  # version 7.3 is HDF5
-        # MATLAB counts the first axis fastest, HDF5 the last.
-        return {name: array[()].T for name, array in _hdf5(file).items()}
-    return {name: array for name, array in held.items() if isinstance(array, np.ndarray) and array.dtype.kind in "biufc"}
+        return {name: _Transposed(array) for name, array in _hdf5(file).items()}
+    return {name: _Variable(file, name, tuple(shape), np.dtype(_MATLAB[kind])) for name, shape, kind in held if kind in _MATLAB}
+
+
+_MATLAB = {"double": "f8", "single": "f4", "logical": "u1"}
+_MATLAB |= {f"{sign}int{bits}": f"{sign or 'i'}{bits // 8}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
+
+
+@dataclass(frozen=True)
+class _Variable:
+    """An array inside a MATLAB file: its shape and type are read at once (complex numbers count as real), the numbers later."""
+
+    file: Path
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @cached_property
+    def _array(self) -> np.ndarray:
+        import scipy.io
+
+        return scipy.io.loadmat(self.file, variable_names=[self.name])[self.name]
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._array[place]
+
+
+class _Transposed:
+    """MATLAB counts the first axis fastest, HDF5 the last."""
+
+    def __init__(self, array: _Dataset) -> None:
+        self._array, self.shape, self.dtype = array, array.shape[::-1], array.dtype
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._array[()].T[place]
 
 
 def _hdf5(file: Path) -> Mapping[str, Any]:

@@ -23,6 +23,9 @@ class Arrays(Source):
     Read are .npy, .npz, .pt, .safetensors, .mat and .h5. Shapes may differ from file to file, the number of dimensions may not.
     Say what the numbers mean by `value_range` or by `mean` and `std`; without either they are the prior's own, in [-1, 1].
 
+    All of them are read once before any is restored, so that NaN, shapes that do not fit and values far outside of the range
+    are told beforehand; networks take far longer than that.
+
     Args:
         path: a folder of files, or one file whose array's first axis counts images.
         key: which array of a file is the image, where it holds several.

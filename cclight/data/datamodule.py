@@ -11,7 +11,6 @@ Lightning calls none of its predict hooks.
 
 from __future__ import annotations
 
-import itertools
 import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -22,16 +21,16 @@ import torch
 from torch import Tensor
 
 from cclight.data.fitting import Fitted, fit
-from cclight.data.loader import Decoded, Loader, Notice, Share
+from cclight.data.loader import Decoded, Loader, Notice, Share, part_of
 from cclight.data.noise import check_samples, generator, standard_normal
 from cclight.data.noise_map import NoiseLike, noise_std_of
 from cclight.data.preprocessing import Preprocessing
-from cclight.data.sources import Form, SamplePhotographs, Source
+from cclight.data.shapes import Shapes
+from cclight.data.sources import Entry, Form, SamplePhotographs, Source, Values
 from cclight.data.units import Units
-from cclight.operators.base import Operator
+from cclight.operators.base import LinearOperator, Operator
 from cclight.operators.check import check_adjoint
 from cclight.operators.masks import Inpainting, MaskFile
-from cclight.operators.whitened import check_shape
 from cclight.priors.base import Prior
 
 
@@ -91,8 +90,8 @@ class RestorationDataModule(pl.LightningDataModule):
     Args:
         source: where the photographs come from.
         operator: the degradation H.
-        noise_std: σ_y, the standard deviation of the measurement's noise, in units of [-1, 1] images; an .npy file that
-            broadcasts to a measurement gives each of its numbers its own.
+        noise_std: σ_y, the standard deviation of the measurement's noise, in units of [-1, 1] images; an array file
+            that broadcasts to a measurement gives each of its numbers its own.
         image_size: height and width of the clean images, one number or both; None keeps each at its own size. Measurements that
             are given (see `measurements`) keep theirs, whatever it is: they are continued at their borders, results cut back.
         resize: scale the shorter side to image_size before cutting the centre out; false only cuts.
@@ -107,6 +106,8 @@ class RestorationDataModule(pl.LightningDataModule):
         on_error: leave out a photograph that cannot be used ("skip", with a warning that names it) or stop ("raise").
         samples: restorations of each measurement, 1 to 1024, each from a noise of its own. The first one is what a run of one
             sample makes, and the kth is the same whatever their number.
+        part: "2/3" restores the second of three parts of the source alone, as one of three jobs; numbers stay those of the
+            whole. `cclight evaluate` puts finished parts together.
 
     Attributes:
         skip: indices that are done, to be left out; set it before prediction begins.
@@ -133,16 +134,13 @@ class RestorationDataModule(pl.LightningDataModule):
         measurements: bool = False,
         on_error: Literal["skip", "raise"] = "skip",
         samples: int = 1,
+        part: str | None = None,
     ) -> None:
         super().__init__()
         check_samples(samples)
         size = (image_size, image_size) if isinstance(image_size, int) else image_size
-        smallest = {
-            "image_size": min(size or (1,)),
-            "multiple": multiple,
-            "batch_size": batch_size,
-            "limit": 1 if limit is None else limit,
-        }
+        least = 1 if limit is None else limit
+        smallest = {"image_size": min(size or (1,)), "multiple": multiple, "batch_size": batch_size, "limit": least}
         for name, value in smallest.items():
             if value < 1:
                 raise ValueError(f"{name} must be 1 or more, got {value}.")
@@ -163,10 +161,12 @@ class RestorationDataModule(pl.LightningDataModule):
         self.measurements = measurements
         self.on_error = on_error
         self.samples = samples
+        self.part = part
+        self._part = part_of(part)
         self.skip: Collection[int] = frozenset()
         self.done: Mapping[int, Collection[int]] = {}
         self.left_out: dict[int, str] = {}
-        self._shapes: dict[tuple[int | str, ...], tuple[int, ...] | str] = {}
+        self._shapes = self._new_shapes()
         self._checked = False
         # A process may have nothing to do; Lightning would refuse that.
         self.allow_zero_length_dataloader_with_multiple_devices = True
@@ -178,13 +178,24 @@ class RestorationDataModule(pl.LightningDataModule):
         self._check()
 
     def _check(self) -> None:
+        if isinstance(self.noise_std, Tensor) and not isinstance(self.operator, LinearOperator):
+            kind = type(self.operator).__name__
+            raise ValueError(f"noise_std of many numbers needs a LinearOperator, and {kind} is none: give one number.")
         if self.preprocessing.size is not None:
-            shape = (self.preprocessing.channels, *self.preprocessing.size)
-            self.operator.check_images(shape)
-            if self._prior is not None:
-                self._prior.check_images(shape)
+            self._new_shapes().check((self.preprocessing.channels, *self.preprocessing.size))
         if next(iter(self.source), None) is None:
             raise ValueError(f"{self.source} holds no photographs.")
+
+    def _new_shapes(self) -> Shapes:
+        remedy = " Or set data.multiple, which cuts every photograph to fit." if self.preprocessing.size is None else ""
+        arrays = self.source.units is not None
+        return Shapes(self.operator, self._prior, self.noise_std, self.measurements, arrays, remedy)
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """The shape (C, H, W) of all clean images, where it is known beforehand."""
+        size = self.preprocessing.size
+        return None if size is None else (self.preprocessing.channels, *size)
 
     @property
     def _prior(self) -> Prior | None:
@@ -194,8 +205,10 @@ class RestorationDataModule(pl.LightningDataModule):
 
     @property
     def _share(self) -> tuple[int, int]:
-        """This process' number and the number of processes."""
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+        """This process' number among those of all parts, and how many these are."""
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+        number, parts = self._part
+        return number + parts * rank, parts * world_size
 
     def unchanged(self, contents: Mapping[int, str | None]) -> set[int]:
         """Which of some images of this process' share are still made of the photographs that they were made of.
@@ -213,16 +226,18 @@ class RestorationDataModule(pl.LightningDataModule):
         return found
 
     def predict_dataloader(self) -> Loader:
-        self.left_out, self._shapes, self._checked = {}, {}, False
+        self.left_out, self._shapes, self._checked = {}, self._new_shapes(), False
         rank, world_size = self._share
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        if self.source.units is not None:
+            self._try_arrays(self.source.units)
         share = Share(
             self.source,
             self.preprocessing,
             self.batch_size,
             rank,
             world_size,
-            self.skip,
+            {*self.skip, *self.left_out},
             self.limit,
             self.samples,
             self.done,
@@ -231,9 +246,46 @@ class RestorationDataModule(pl.LightningDataModule):
         )
         return Loader(share, self.num_workers, on_gpu, self._refuse, self._tell)
 
+    def _try_arrays(self, units: Units) -> None:
+        """Read all arrays of this process once, so that what cannot be used is known before any work: networks take longer.
+
+        Raises:
+            ValueError: where this process has all of them, and none can be used.
+        """
+        rank, world_size = self._share
+        reasons: dict[int, str] = {}
+        bounds: list[tuple[float, float]] = []
+        for entry in self.source.entries(rank, world_size, self.skip, self.limit):
+            try:
+                bounds.append(self._bounds_of(entry))
+            except ValueError as error:  # noqa: PERF203
+                reasons[entry.index] = str(error)
+        if reasons and not bounds and not self.skip and world_size == 1:
+            raise ValueError(f"None of the {len(reasons)} arrays can be used; the first: {next(iter(reasons.values()))}")
+        for index, reason in reasons.items():
+            self._tell(Notice(index, reason, left_out=True))
+        doubt = units.doubt(min(b[0] for b in bounds), max(b[1] for b in bounds)) if bounds and not self.measurements else ""
+        if doubt and rank == self._part[0]:
+            warnings.warn(f"{self.source} holds {doubt}.", stacklevel=2)
+
+    def _bounds_of(self, entry: Entry) -> tuple[float, float]:
+        """The least and the greatest value of an array; of complex ones, of their parts.
+
+        Raises:
+            ValueError: where it cannot be used.
+        """
+        read = entry.load()
+        assert isinstance(read, Values)
+        one = Decoded(read.values[None], [entry.index], [read.name], [""], [-1], [read.form], [read.parameters], [0])
+        # The fit of an image's own operator to what it measured takes long by itself.
+        if not (self.operator.per_image and self.measurements) and isinstance(reason := self._shapes.of(one), str):
+            raise ValueError(f"{entry.place}: {reason}")
+        low, high = torch.aminmax(torch.view_as_real(read.values) if read.values.is_complex() else read.values)
+        return float(low), float(high)
+
     def _refuse(self, batch: Decoded) -> str | None:
         """Why the operator or the prior cannot take a batch, where the images' size was not known before."""
-        shape = self._restored_shape(batch)
+        shape = self._shapes.of(batch)
         if isinstance(shape, str):
             return shape
         operator = self.operator.of(batch.names[0], batch.parameters[0])
@@ -241,53 +293,9 @@ class RestorationDataModule(pl.LightningDataModule):
             self._tell(Notice(batch.indices[0], f"{batch.names[0]} (number {batch.indices[0]}): {operator.mask.told}", False))
         return None
 
-    def _restored_shape(self, batch: Decoded) -> tuple[int, ...] | str:
-        """The shape (C, H, W) of the images that a batch's restorations have, or why there are none."""
-        images, name = batch.images, batch.names[0]
-        given = tuple(images.shape[1:])
-        key: tuple[int | str, ...] = (*given, name, batch.indices[0]) if self.operator.per_image else given
-        if key not in self._shapes:
-            try:
-                operator = self.operator.of(name, batch.parameters[0])
-                self._shapes[key] = (
-                    self._shape_of_measured(operator, images) if self.measurements else self._shape_of_clean(operator, given)
-                )
-            except (FileNotFoundError, ValueError) as error:
-                self._shapes[key] = str(error)
-        return self._shapes[key]
-
-    def _shape_of_clean(self, operator: Operator, shape: tuple[int, ...]) -> tuple[int, ...]:
-        try:
-            operator.check_images(shape)
-            if self._prior is not None:
-                self._prior.check_images(shape)
-        except ValueError as error:
-            if self.source.units is not None:
-                reason = str(error).partition(": set data.")[0].rstrip(".")
-                raise ValueError(
-                    f"{reason}; data.source.channel_axis says which axis has channels, null that none has"
-                ) from error
-            remedy = " Or set data.multiple, which cuts every photograph to fit." if self.preprocessing.size is None else ""
-            raise ValueError(f"{error}{remedy}") from error
-        return shape
-
-    def _shape_of_measured(self, operator: Operator, images: Tensor) -> tuple[int, ...]:
-        tensors = itertools.chain(operator.parameters(), operator.buffers())
-        y = images[:1].to(next((tensor.device for tensor in tensors), images.device))
-        try:
-            with torch.inference_mode(False):
-                fitted = fit(operator, y.clone(), self._prior, self.noise_std)
-            fitted.operator.check_images(fitted.shape)
-            if self._prior is not None:
-                self._prior.check_images(fitted.shape)
-        except ValueError as error:
-            # data.image_size, which the error may advise, is for photographs that are still to be measured.
-            reason, advice, _ = str(error).partition(": set data.image_size")
-            raise ValueError(f"{reason}: cut or pad the measurement to a size that fits" if advice else reason) from error
-        return fitted.shape
-
     def _tell(self, notice: Notice) -> None:
-        text = notice.text.rstrip(".")
+        # File names are bytes, and those that are no UTF-8 could not be written into the results.
+        text = notice.text.rstrip(".").encode("utf-8", "backslashreplace").decode()
         if notice.index in self.left_out:
             return  # its samples fill several batches
         if not notice.left_out:
@@ -317,12 +325,11 @@ class RestorationDataModule(pl.LightningDataModule):
             y = units.measurement(y, operator)
         std = self.noise_std
         if isinstance(std, Tensor):
-            check_shape(std, y)
             std = std.to(y.device, y.real.dtype)
         if clean is not None and (isinstance(std, Tensor) or std > 0):
             n = standard_normal(tuple(y.shape[1:]), [generator(self.seed, i, "measurement") for i in index], y.dtype, y.device)
             y = y + std * n
-        shape = self._restored_shape(batch) if clean is None else tuple(clean.shape[1:])
+        shape = self._shapes.of(batch) if clean is None else tuple(clean.shape[1:])
         if isinstance(shape, str):
             raise ValueError(f"{name[0]} (number {index[0]}): {shape}.")
         if noise is None:

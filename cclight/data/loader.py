@@ -175,6 +175,20 @@ class Share(IterableDataset[Decoded | Notice]):
         return batches + sum(math.ceil(count / self.batch_size) for count in counts)
 
 
+def part_of(part: str | None) -> tuple[int, int]:
+    """A part of a source, as "2/3", as its number from 0 and the number of parts; None is the whole.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    if part is None:
+        return 0, 1
+    number, _, parts = part.partition("/")
+    if not (number.isascii() and number.isdigit() and parts.isascii() and parts.isdigit() and 1 <= int(number) <= int(parts)):
+        raise ValueError(f"part is which of how many jobs restores, from 1/3 to 3/3 of three, got {part!r}.")
+    return int(number) - 1, int(parts)
+
+
 class Loader:
     """The batches of a share. No DataLoader itself, because Lightning takes those apart and builds them anew.
 

@@ -1,4 +1,4 @@
-"""σ_y as a user gives it: one number, or a map from a file with a standard deviation for each measured number."""
+"""σ_y as a user gives it: one number, or a map from an array file with a standard deviation for each measured number."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ else:
 
 
 def noise_std_of(given: NoiseLike) -> float | Tensor:
-    """σ_y as `Sampler.sample` takes it, from a number, a tensor or the path of an .npy file.
+    """σ_y as `Sampler.sample` takes it, from a number, a tensor or the path of an array file.
 
     Args:
         given: a number >= 0, or numbers > 0 that broadcast to measurements.
@@ -45,15 +45,20 @@ def noise_std_of(given: NoiseLike) -> float | Tensor:
 def _read(path: str) -> Tensor:
     import numpy as np
 
-    file, wanted = Path(path).expanduser(), "an .npy file of standard deviations above 0 in the measurement's shape"
+    from cclight.data.array_files import read_array
+
+    file, wanted = (
+        Path(path).expanduser(),
+        "an array file (.npy, .mat and others) of standard deviations above 0 in the measurement's shape",
+    )
     if not file.is_file():
         raise FileNotFoundError(f"noise_std {path} is neither a number nor a file: give a number >= 0, or {wanted}.")
     try:
-        values = np.load(file, allow_pickle=False)
-        if not isinstance(values, np.ndarray) or values.dtype.kind not in "iuf":
-            raise ValueError(f"it holds {getattr(values, 'dtype', 'several arrays')}")
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"noise_std {path} cannot be read ({one_line(error)}): give {wanted}.") from error
+        values = read_array(file, "noise_std")
+        if values.dtype.kind not in "iuf":
+            raise ValueError(f"{file} holds {values.dtype}")
+    except ValueError as error:
+        raise ValueError(f"noise_std {one_line(error)}: give {wanted}.") from error
     bad = int((~(np.isfinite(values) & (values > 0))).sum())
     if bad or not values.size:
         raise ValueError(f"noise_std {path}: {bad} of {values.size} numbers are no standard deviations: give {wanted}.")

@@ -10,7 +10,10 @@ of raw intensities, or pixels beside holes of 0, become measurements of x. A non
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,6 +40,23 @@ class Units:
     ranged: bool = True
     ends: bool = False
     channel_axis: int | None = 0
+
+    @staticmethod
+    def read(written: Mapping[str, Any]) -> Units:
+        """The units that a record holds.
+
+        Raises:
+            ValueError: where they are none.
+        """
+        try:
+            units = Units(**written)
+            numbers = math.isfinite(units.centre) and 0 < units.scale < math.inf
+            axis = units.channel_axis is None or type(units.channel_axis) is int
+            if numbers and axis and {type(units.ranged), type(units.ends)} == {bool}:
+                return units
+        except TypeError:
+            pass
+        raise ValueError(f"its units are {written}")
 
     def image(self, values: Tensor) -> Tensor:
         """X = (v - c)/s, of any shape."""
@@ -66,14 +86,32 @@ class Units:
         """An image, of any shape, as a picture shows it in [-1, 1]."""
         return image if self.ranged else image / _DEVIATIONS
 
+    def doubt(self, low: float, high: float) -> str:
+        """What is odd about arrays whose values lie between two numbers, what they hold and what helps; empty if nothing is."""
+        if not self.ranged or not low <= high:
+            return ""
+        found = f"values from {low:g} to {high:g}"
+        if max(abs(low - self.centre), abs(high - self.centre)) > 2 * self.scale:
+            first, last = self.centre - self.scale, self.centre + self.scale
+            return f"{found}, far outside of {first:g} to {last:g}: set data.source.value_range, or mean and std"
+        if (self.centre, self.scale) == (0, 1) and low >= 0 and 0.5 < high <= 1:
+            return f"{found}, and images begin at -1: set data.source.value_range to [0, 1], if these are their ends"
+        return ""
+
     def stored(self, values: Tensor) -> Tensor:
-        """An image's values, (C, ...), with the axes as the source has them."""
+        """An image's values, (C, ...), with the axes as the source has them; of a measurement where it has such axes."""
         if self.channel_axis is None:
-            return values[0]
+            return values[0] if len(values) == 1 else values
         return values.movedim(0, self.channel_axis)
 
     def channels_first(self, stored: Tensor) -> Tensor:
-        """An array of the source, or what `stored` made, as (C, ...)."""
+        """An array of the source, or what `stored` made, as (C, ...).
+
+        Raises:
+            ValueError: where it has no such axis.
+        """
         if self.channel_axis is None:
             return stored[None]
+        if not -stored.ndim <= self.channel_axis < stored.ndim:
+            raise ValueError(f"an array of shape {tuple(stored.shape)} has no channel axis {self.channel_axis}")
         return stored.movedim(self.channel_axis, 0)

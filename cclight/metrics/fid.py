@@ -167,8 +167,8 @@ class FeatureDistances:
         """Load the network onto the device and try it. Weights that cannot be downloaded are warned of, and `compute` says it.
 
         Raises:
-            ValueError: for a network that does not return (B, d), weights that are none, or a reference without photographs or
-                with statistics of another network.
+            ValueError: for a network that does not return (B, d) of finite numbers, weights that are none, or a reference
+                without photographs or with statistics of another network.
             FileNotFoundError: for a source that is not there.
         """
         self._device = device
@@ -178,6 +178,8 @@ class FeatureDistances:
             raise ValueError(f"The reference {self.reference} holds fewer than 2 pictures: give a folder that has them.")
         try:
             features = self.features(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
+            if not features.isfinite().all():
+                raise ValueError(f"{type(self.network).__name__} gives NaN or infinity on a black picture: FID needs features.")
             self._dimension, self._reason = features.shape[1], None
         except Unavailable as reason:
             self._reason = str(reason)
@@ -223,14 +225,16 @@ class FeatureDistances:
         if reasons:
             return [Summary(FID, unavailable=reasons[0]), Summary(KID, unavailable=reasons[0])]
         one, *others = [statistics.merged(self._device) for statistics in sets]
-        if self._given is not None:
-            no_kid = "KID needs the real images themselves: give a folder or a source as reference"
-            return [self._fid(one, *self._given), Summary(KID, unavailable=no_kid)]
-        (two,) = others
-        if min(one.count, two.count) < 2:
-            reason = f"a distribution needs 2 images or more, there are {one.count} and {two.count}"
-            return [Summary(FID, unavailable=reason), Summary(KID, unavailable=reason)]
-        return [self._fid(one, two.mean, two.covariance), self._kid(one, two)]
+        try:
+            if self._given is not None:
+                no_kid = "KID needs the real images themselves: give a folder or a source as reference"
+                return [self._fid(one, *self._given), Summary(KID, unavailable=no_kid)]
+            (two,) = others
+            if min(one.count, two.count) < 2:
+                raise ValueError(f"a distribution needs 2 images or more, there are {one.count} and {two.count}")
+            return [self._fid(one, two.mean, two.covariance), self._kid(one, two)]
+        except (RuntimeError, ValueError) as error:  # of all ranks, for features that are not finite
+            return [Summary(quantity, unavailable=one_line(error)) for quantity in (FID, KID)]
 
     def _fid(self, one: FeatureStatistics, mean: Tensor, covariance: Tensor) -> Summary:
         if one.count < 2:

@@ -90,7 +90,10 @@ class ImageMetric(ABC):
             low, high = (per_image(bound, b) for bound in torch.aminmax(b.flatten(1), dim=1))
             span = torch.where(high > low, high - low, 1)
             a, b = (2 * (part - low) / span - 1 for part in (a, b))
-        return self.measure(a, b).reshape(-1).cpu().double()
+        values = self.measure(a, b).reshape(-1).cpu().double()
+        if len(values) != len(a):
+            raise ValueError(f"{type(self).__name__} measures {len(a)} images by {len(values)} numbers: give one for each.")
+        return values
 
 
 class PSNR(ImageMetric):

@@ -31,8 +31,12 @@ class Measuring:
         self.quantities = per_image_quantities(self.metrics)
         self.reasons: dict[str, str] = {}
 
-    def prepare(self, device: torch.device) -> dict[str, str]:
-        """Load what the metrics need onto the device, before any long work.
+    def prepare(self, device: torch.device, shape: tuple[int, ...] | None = None) -> dict[str, str]:
+        """Load what the metrics need onto the device, before any long work, and try each.
+
+        Args:
+            device: where images will be.
+            shape: of the photographs, (C, H, W), to try the metrics on noise; None tries nothing.
 
         Returns:
             Why a metric cannot be had, by its title.
@@ -42,6 +46,8 @@ class Measuring:
         for metric in self.metrics:
             try:
                 metric.prepare(device)
+                if shape is not None:
+                    metric(*torch.rand(2, 1, *shape, generator=torch.Generator().manual_seed(0)).to(device))
             except Unavailable as reason:  # noqa: PERF203
                 self.reasons[metric.quantity.name] = missing[metric.quantity.title] = str(reason)
         return missing

@@ -73,7 +73,9 @@ def bootstrap_interval(values: Sequence[float], seed: int = 0, resamples: int = 
     if len(values) < 2:
         return None
     sample, rng = np.asarray(values, dtype=np.float64), np.random.default_rng(seed)
-    means = [sample[rng.integers(len(sample), size=len(sample))].mean() for _ in range(resamples)]
+    n, at_once = len(sample), max(1, 2**20 // len(sample))
+    counts = [min(at_once, resamples - done) for done in range(0, resamples, at_once)]
+    means = np.concatenate([sample[rng.integers(n, size=(count, n))].mean(axis=1) for count in counts])
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
 

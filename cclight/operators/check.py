@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cclight.operators.base import LinearOperator, Operator, SpectralOperator
+from cclight.operators.external import DeepinvPhysics
 
 EXACT = 1e-3  # relative, in float32
 ADJOINT = 0.05  # for one that approximates on purpose, or in half precision
@@ -39,12 +40,12 @@ class Check:
         return self.error <= self.tolerance
 
 
-def check_operator(operator: Operator, image_shape: tuple[int, int, int] = (3, 32, 32), seed: int = 0) -> list[Check]:
+def check_operator(operator: Operator, image_shape: tuple[int, ...] = (3, 32, 32), seed: int = 0) -> list[Check]:
     """Try the identities that an operator of its type must meet, in float32.
 
     Args:
         operator: any operator.
-        image_shape: (C, H, W) of the random images, which the operator must take.
+        image_shape: (C, H, W) of the random images, or (C, ...) of signals and volumes, which the operator must take.
         seed: which random images.
 
     Returns:
@@ -83,13 +84,7 @@ def check_adjoint(operator: Operator, x: Tensor) -> None:
     Raises:
         ValueError: naming the operator, the error and the remedy.
     """
-    given = [
-        type(part).__name__
-        for part in operator.modules()
-        if isinstance(part, LinearOperator)
-        and type(part).adjoint is not LinearOperator.adjoint
-        and not type(part).__module__.startswith("cclight.")
-    ]
+    given = [said for part in operator.modules() if (said := _of_others(part))]
     if not given or not isinstance(operator, LinearOperator):
         return
     hx = operator(x)
@@ -99,10 +94,25 @@ def check_adjoint(operator: Operator, x: Tensor) -> None:
     if not error <= ADJOINT:
         turned = f"turns {tuple(y.shape)} into {tuple(back.shape)}, not {tuple(x.shape)}"
         off = turned if back.shape != x.shape else f"is off by {error:.1g} of <H x, y> = <x, Hᵀ y>"
-        raise ValueError(
-            f"{given[0]}.adjoint is not the adjoint of its forward: it {off}. Leave the method out, and it comes from forward "
-            "by automatic differentiation, or compare with `cclight check-operator`."
+        adjoint, remedy = given[0]
+        raise ValueError(f"{adjoint}: it {off}. {remedy}, or compare with `cclight check-operator`.")
+
+
+def _of_others(part: nn.Module) -> tuple[str, str] | None:
+    """Of an operator whose adjoint is none of ours: what it may have wrong, and the remedy."""
+    if isinstance(part, DeepinvPhysics):
+        name = type(part.physics).__name__
+        return (
+            f"{name}.A_adjoint is not the adjoint of its A",
+            "deepinv.physics.adjoint_function makes one by automatic differentiation",
         )
+    own = isinstance(part, LinearOperator) and type(part).adjoint is not LinearOperator.adjoint
+    if not own or type(part).__module__.startswith("cclight."):
+        return None
+    return (
+        f"{type(part).__name__}.adjoint is not the adjoint of its forward",
+        "Leave the method out, and it comes from forward by automatic differentiation",
+    )
 
 
 def _like(y: Tensor, generator: torch.Generator) -> Tensor:

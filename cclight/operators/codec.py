@@ -86,4 +86,5 @@ class CodecCompression(Operator):
 
     def check_images(self, shape: tuple[int, ...]) -> None:
         if len(shape) != 3 or shape[0] != 3:
-            raise ValueError(f"CodecCompression takes images of 3 channels, got the shape {tuple(shape)}: give it RGB images.")
+            given = shape[0] if len(shape) == 3 else f"the shape {tuple(shape)}"
+            raise ValueError(f"CodecCompression takes images of 3 channels, got {given}: give it RGB images.")

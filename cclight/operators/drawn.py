@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-NUMBERS = frozenset({".npy", ".mat"})
+NUMBERS = frozenset({".npy", ".npz", ".pt", ".pth", ".safetensors", ".mat", ".h5", ".hdf5"})
 # Of a mask's pixels, so many may lie in the middle half between black and white: soft and compressed edges.
 _UNDECIDED = 0.25
 
@@ -39,7 +39,7 @@ def read_kept(path: str | Path, invert: bool = False) -> np.ndarray:
     - of black and white beside transparent parts, the white is kept.
 
     Args:
-        path: a picture, or an array in a .npy or .mat file.
+        path: a picture, or an array file (.npy, .mat and others).
         invert: keep what would be missing, and the reverse.
 
     Returns:
@@ -62,7 +62,7 @@ def read_kept(path: str | Path, invert: bool = False) -> np.ndarray:
 
 
 def read_drawn(path: str | Path, kind: str) -> Drawn:
-    """A picture's brightness, or the array of a .npy or .mat file.
+    """A picture's brightness, or that of an array file.
 
     Args:
         path: the file.
@@ -76,14 +76,16 @@ def read_drawn(path: str | Path, kind: str) -> Drawn:
 
     file = Path(path).expanduser()
     if not file.is_file():
-        raise FileNotFoundError(f"There is no {kind} file {path}: give a picture, or an array in a .npy or .mat file.")
+        raise FileNotFoundError(f"There is no {kind} file {path}: give a picture, or an array file (.npy, .mat and others).")
     try:
         drawn = _numbers(file, flat=kind != "mask") if file.suffix.lower() in NUMBERS else _picture(file)
         if not np.isfinite(drawn.values).all():
             raise ValueError("it holds NaN or infinity")
     except Exception as error:  # broken files: see cclight.data.decoding
-        wanted = "give a picture, or a .npy or .mat file of one array"
-        raise ValueError(f"The {kind} file {path} cannot be read ({one_line(error)}): {wanted}.") from error
+        wanted = "give a picture, or an array file (.npy, .mat and others) of one array"
+        reason = one_line(error)
+        told = reason if reason.startswith(f"{file} ") else f"{path} cannot be read ({reason})"
+        raise ValueError(f"The {kind} file {told}: {wanted}.") from error
     return drawn
 
 
@@ -128,20 +130,18 @@ def _picture(file: Path) -> Drawn:
 
 
 def _numbers(file: Path, flat: bool) -> Drawn:
-    """The array of a file; one that is to be `flat` has two sides."""
+    """The array of a file, among a few numbers its only plane; one that is to be `flat` has two sides."""
     import numpy as np
 
-    if file.suffix.lower() == ".npy":
-        array = np.load(file, allow_pickle=False)
-    else:
-        from scipy.io import loadmat
+    from cclight.data.array_files import open_arrays, tensor_of
 
-        found = {name: value for name, value in loadmat(file).items() if not name.startswith("__")}
-        planes = [n for n, v in found.items() if getattr(v, "ndim", 0) == 2 and v.dtype.kind in "biuf" and min(v.shape) > 1]
-        if len(planes) != 1:
-            named = ", ".join(f"{name} ({'×'.join(map(str, np.shape(value)))})" for name, value in found.items()) or "nothing"
-            raise ValueError(f"one two-dimensional array of numbers is wanted, and it holds {named}")
-        array = found[planes[0]]
+    held = open_arrays(file)
+    planes = [array for array in held.values() if len(array.shape) == 2 and min(array.shape) > 1]
+    if len(held) != 1 and len(planes) != 1:
+        named = ", ".join(f"{name} ({'×'.join(map(str, array.shape))})" for name, array in held.items()) or "nothing"
+        raise ValueError(f"one two-dimensional array of numbers is wanted, and it holds {named}")
+    (chosen,) = held.values() if len(held) == 1 else planes
+    array = tensor_of(chosen).numpy()
     if array.dtype.kind not in "biuf":
         raise ValueError(f"its array holds {array.dtype}, not numbers")
     squeezed = np.squeeze(array) if array.ndim > 2 else array

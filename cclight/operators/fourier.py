@@ -29,7 +29,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from cclight.errors import one_line
 from cclight.operators.base import LinearOperator, SpectralOperator
 from cclight.operators.masks import FixedMask, Mask, MaskLike
 from cclight.operators.own import own_array
@@ -169,7 +168,7 @@ class MultiCoil(LinearOperator):
     """Fourier sampling through several receiver coils: complex images (B, 2, H, W) become complex y, (B, coils, H, W).
 
     Args:
-        maps: the coils' sensitivities S_c, complex (coils, H, W): an .npy file, a tensor or an array; None takes
+        maps: the coils' sensitivities S_c, complex (coils, H, W): an array file, a tensor or an array; None takes
             those that lie beside each image in its array file, as maps.
         mask: which frequencies are measured, 0 in the middle; a `Mask` or what `FixedMask` takes; None is `CartesianLines()`.
         tolerance: conjugate gradients are done with an image at ||Hᵀ (y - H x)|| <= tolerance · ||Hᵀ y||.
@@ -247,13 +246,10 @@ def _maps(given: MapsLike) -> Tensor:
         what = f"The coil maps {given}"
         file = Path(given).expanduser()
         if not file.is_file():
-            raise FileNotFoundError(f"There are no coil maps {given}: give an .npy file of complex numbers, (coils, H, W).")
-        try:
-            given = np.load(file, allow_pickle=False)
-        except Exception as error:
-            raise ValueError(
-                f"{what} cannot be read ({one_line(error)}): give an .npy file of complex numbers, (coils, H, W)."
-            ) from error
+            raise FileNotFoundError(f"There are no coil maps {given}: give an array file of complex numbers, (coils, H, W).")
+        from cclight.data.array_files import read_array
+
+        given = read_array(file, "maps")
     if not isinstance(given, Tensor):
         given = np.asarray(given)
         if given.dtype.kind not in "iufc":

@@ -16,11 +16,15 @@ LARGEST_MATRIX = 2**27  # entries: one gibibyte in float64
 
 
 class MotionBlur(LinearOperator):
-    """Convolution of each channel with any kernel, zero beyond the border.
+    """Convolution of each channel with any kernel; y has the image's shape.
 
-    The border cuts the convolution off, so that no Fourier basis diagonalizes it: noise is taken by Lanczos' method, and a
-    warning says where that falls short, as with wide kernels at little noise. `CircularBlur` is exact for every kernel and
-    noise, and `cclight.data.fitting` continues given measurements so that its border does no harm.
+    Beyond its border an image counts as 0, which is grey: within the kernel's reach of the border, measurements fade towards
+    it. No photograph does, so that measurements which are given are first continued beyond their border
+    (`cclight.data.fitting`), and the restoration is cut back.
+
+    Cut off at the border, the convolution is diagonal in no Fourier basis: noise is taken by Lanczos' method, and a warning
+    says where that falls short, as with wide kernels at little noise. `CircularBlur`, which goes on at the other side instead
+    of fading, is exact for every kernel and noise.
 
     Such blurs hardly pass some frequencies: H⁺ restores them only as far as the tolerance lets it, which keeps it stable.
 

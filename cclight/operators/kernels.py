@@ -131,7 +131,7 @@ class KernelFile(FixedKernel):
     """A kernel from a file: a picture, whose brightness is the kernel's values, or an array.
 
     Args:
-        path: a square picture with an odd side, of 8, 16 or 32 bits or of floats, or an array in a .npy or .mat file.
+        path: a square picture with an odd side, of 8, 16 or 32 bits or of floats, or an array file (.npy, .mat and others).
             Transparent pixels count as black.
 
     Raises:

@@ -197,7 +197,7 @@ class MaskFile(FixedMask):
     Pictures of any depth, with transparency or without, and arrays: `cclight.operators.drawn.read_kept` says what counts.
 
     Args:
-        path: a picture such as a PNG, or an array in a .npy or .mat file.
+        path: a picture such as a PNG, or an array file (.npy, .mat and others).
         invert: black is kept, white is missing.
 
     Raises:

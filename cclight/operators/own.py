@@ -10,39 +10,41 @@ from cclight.operators.kernels import FixedKernel, Kernel
 from cclight.operators.masks import FixedMask, Mask
 
 
-class OwnMask(Mask):
+class _Own:
+    """What lies under a name beside each image."""
+
+    per_image = True
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+
+    def __call__(self, *_: tuple[int, ...]) -> Tensor:
+        raise ValueError(f"Each image has an array {self.key} of its own: of(name, parameters) has the operator of one.")
+
+
+class OwnMask(_Own, Mask):
     """The mask that lies beside each image in its array file, nonzero where a value is kept.
 
     Args:
         key: the array's name there.
     """
 
-    per_image = True
-
     def __init__(self, key: str = "mask") -> None:
-        self.key = key
-
-    def __call__(self, image_shape: tuple[int, ...]) -> Tensor:
-        raise ValueError(f"Each image has a mask {self.key} of its own: of(name, parameters) has the operator of one.")
+        super().__init__(key)
 
     def of(self, name: str, parameters: Mapping[str, Tensor] | None = None) -> FixedMask:
         return FixedMask(own_array(self.key, name, parameters))
 
 
-class OwnKernel(Kernel):
+class OwnKernel(_Own, Kernel):
     """The blur kernel that lies beside each image in its array file, as `FixedKernel` takes it.
 
     Args:
         key: the array's name there.
     """
 
-    per_image = True
-
     def __init__(self, key: str = "kernel") -> None:
-        self.key = key
-
-    def __call__(self) -> Tensor:
-        raise ValueError(f"Each image has a kernel {self.key} of its own: of(name, parameters) has the operator of one.")
+        super().__init__(key)
 
     def of(self, name: str, parameters: Mapping[str, Tensor] | None = None) -> FixedKernel:
         return FixedKernel(own_array(self.key, name, parameters))

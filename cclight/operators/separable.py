@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from cclight.operators.base import SpectralOperator
+from cclight.operators.reflected import decomposition
 from cclight.operators.tables import Table
 
 SMALLEST_SINGULAR_VALUE = 3e-2
@@ -93,9 +94,7 @@ class SeparableOperator(SpectralOperator):
 
     def _decompose(self, length: int) -> tuple[Tensor, Tensor, Tensor]:
         """U_k (m, k), s_k (k,) and the whole basis V (n, n), its first k columns the kept ones."""
-        u, s, vh = torch.linalg.svd(self.matrix(length), full_matrices=True)
-        rank = int((s >= SMALLEST_SINGULAR_VALUE).sum())
-        return u[:, :rank].contiguous(), s[:rank].contiguous(), vh.T.contiguous()
+        return decomposition(self.matrix(length), SMALLEST_SINGULAR_VALUE)
 
     def _forward_factors(self, length: int) -> tuple[Tensor, ...]:
         u, s, v = self._svd.exact(length)

@@ -70,9 +70,10 @@ def check_shape(noise_std: Tensor, y: Tensor) -> None:
     """
     sides = zip(reversed(noise_std.shape), reversed(y.shape), strict=False)
     if noise_std.ndim > y.ndim or any(own not in (1, side) for own, side in sides):
+        each = f", or {(y.shape[0], *[1] * (y.ndim - 1))} for one number for each image" if y.shape[0] > 1 else ""
         raise ValueError(
             f"noise_std has the shape {tuple(noise_std.shape)}, which does not broadcast to y's {tuple(y.shape)}: give "
-            f"{tuple(y.shape[1:])} for all images, or {(y.shape[0], *[1] * (y.ndim - 1))} for one number for each image."
+            f"{tuple(y.shape[1:])} for all images{each}."
         )
 
 

@@ -85,6 +85,7 @@ class RunFolder:
         Raises:
             RunError: when the name leads out of the root, the folder holds files that no run wrote, another run uses it, it
                 holds a finished run or one of another configuration, or it cannot be written to.
+            ValueError: for a configuration that holds no settings.
         """
         check_name(self.name)
         self._check_strangers()
@@ -114,7 +115,7 @@ class RunFolder:
         if not (self.path / "config.yaml").is_file():
             raise RunError(
                 f"Rank {rank} does not see the run folder {self.path}: open the run on rank 0 first, on a file system that all "
-                f"nodes share."
+                f"nodes share; nodes that share none take a data.part each, and `cclight evaluate` puts the parts together."
             )
         if rank > 0 and not self._lock.held:
             self._lock.join(rank)
@@ -179,8 +180,7 @@ class RunFolder:
         return path
 
     def _write(self, path: Path, values: Tensor, content: Callable[[], bytes]) -> None:
-        if not path.parent.is_dir():
-            self._make(path.parent)
+        self._make(path.parent)
         self._writer.write(path, values.nbytes, content)
 
     def flush(self) -> None:
@@ -307,6 +307,7 @@ class RunFolder:
         import yaml
 
         done, kept, listed = self.path / "metrics.json", self.path / "config.yaml", self.path / "records" / "files.json"
+        files = files_of(config)
         if self.overwrite:
             clear(self.path)
         elif done.exists() and not self.resume:
@@ -316,13 +317,10 @@ class RunFolder:
             )
         elif all("failed" in record for record in self.finished().values()):
             clear(self.path)  # an earlier try restored nothing: it has no claim to the name
-        files = files_of(config)
         if kept.exists():
             try:
                 kept_files = json.loads(listed.read_text(encoding="utf-8")) if listed.exists() else {}
-                differing = differences(
-                    kept.read_text(encoding="utf-8"), config, kept_files=kept_files, files=files, growing=True
-                )
+                differing = differences(kept.read_text("utf-8"), config, kept_files=kept_files, files=files, growing=True)
             except (yaml.YAMLError, ValueError, AttributeError) as error:
                 differing = [f"its config.yaml cannot be read: {type(error).__name__}"]
             if differing:

@@ -38,7 +38,14 @@ def files_of(config: str) -> dict[str, str]:
 
     Returns:
         By the key that names the file, as operator.init_args.mask.init_args.path.
+
+    Raises:
+        ValueError: for a configuration that holds no settings: who reads the run later could not read it.
     """
+    import yaml
+
+    if not isinstance(yaml.safe_load(config), dict):
+        raise ValueError(f"The configuration of a run is `key: value` lines of YAML, got {config[:60]!r}.")
     hashes: dict[str, str] = {}
     for key, value in _values(config).items():
         if not isinstance(value, str) or not _relevant(key):

@@ -160,7 +160,12 @@ def read_saved(root: Path, kind: Kind, record: Record) -> Tensor:
 
 def units_of(record: Record) -> Units | None:
     """What the numbers of an array mean; None for a photograph."""
-    return Units(**record["units"]) if "units" in record else None
+    if "units" not in record:
+        return None
+    try:
+        return Units.read(record["units"])
+    except ValueError as error:
+        raise ValueError(f"the record of image {record['index']} is damaged, {error}") from error
 
 
 def _place(root: Path, kind: Kind, record: Record) -> Path:

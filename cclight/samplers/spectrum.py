@@ -330,11 +330,10 @@ class Krylov(Spectrum):
         if self.operator in self._warned:
             return
         self._warned.add(self.operator)
-        name = type(self.operator).__name__
         warnings.warn(
-            f"{name} at noise_std={self.gains.noise_std:g}: after {how} the guidance may still be off by {left:.0e} of itself, "
-            f"and {TOLERANCE:.0e} is wanted: give a larger noise_std, or an operator with a decomposition where there is one "
-            "(CircularBlur for blurs).",
+            f"{type(self.operator).__name__} at noise_std={self.gains.noise_std:g}: after {how} the guidance may still be off "
+            f"by {left:.0e} of itself, and {TOLERANCE:.0e} is wanted: give a larger noise_std, or an operator with a "
+            "decomposition where there is one (CircularBlur for blurs).",
             stacklevel=2,
         )
 

@@ -13,4 +13,5 @@ def test_the_whole_takes_no_less_than_its_sampler_and_that_no_less_than_its_netw
         Image.fromarray(np.full((24, 24, 3), 80 * index, np.uint8)).save(tmp_path / f"{index}.png")
     seconds = measure(str(tmp_path), milliseconds=40, limit=2, size=16)
     assert all(value > 0 for value in seconds.values())
-    assert 0.04 <= seconds["sampler"] <= seconds["predict"]
+    assert min(seconds["sampler"], seconds["predict"]) >= 0.04
+    assert seconds["main thread beside the sampler"] < seconds["predict"]

@@ -136,7 +136,7 @@ def test_a_row_brings_all_to_the_last_ones_size():
 
 def test_rows_of_different_sizes_share_a_grid(tmp_path):
     run = RunFolder("a", root=str(tmp_path))
-    run.open("")
+    run.open("a: 1")
     paths = [run.write_image("rows", i, "x", row_of([torch.zeros(3, 128, 128 + 40 * i)] * 3)) for i in range(2)]
     run.flush()
     (tmp_path / "grid.png").write_bytes(grid_of(paths, ["a", "b", "c"]))

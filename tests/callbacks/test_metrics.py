@@ -94,6 +94,12 @@ def test_a_nan_is_no_part_of_fid_and_kid(run_here):
     assert [results[name]["mean"] for name in ("fid", "kid")] == [summary.mean for summary in again]
 
 
+def test_fid_of_one_image_is_told_of_at_the_start(run_here):
+    with pytest.warns(UserWarning, match="FID is unavailable: a distribution needs 2 images or more, and the data holds one"):
+        run, _, _ = run_here("--distances", count=1)
+    assert "needs 2 images" in results_of(run)["metrics"]["fid"]["unavailable"]
+
+
 def global_generators():
     return torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
 

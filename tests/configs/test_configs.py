@@ -7,7 +7,7 @@ import json
 import pytest
 
 from cclight.commands.predict import PredictCLI
-from cclight.configs import packaged_configs
+from cclight.configs import packaged_configs, with_packaged_configs
 
 TASKS = sorted(path.stem for path in packaged_configs().glob("*.yaml") if not path.stem.startswith("fit"))
 
@@ -26,3 +26,14 @@ def test_each_runs_as_it_stands(task, tmp_path, monkeypatch):
     metrics = json.loads((tmp_path / "runs" / task / "metrics.json").read_text())["metrics"]
     assert metrics["psnr"]["mean"] > 15
     assert metrics["nfe"]["mean"] == {"mri": 10}.get(task, 5)
+
+
+@pytest.mark.parametrize("task", ["sr", "mri"])
+def test_samples_on_top_of_a_task(task, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    configs = ["--config", f"{task}.yaml", "--config", "samplers/posterior.yaml"]
+    quick = ["--samples", "2", "--data.image_size", "64", "--data.limit", "1", "--metrics.per_image", "[PSNR]"]
+    PredictCLI.launch([*with_packaged_configs(configs), *quick, "--trainer.accelerator", "cpu"])
+    results = json.loads((tmp_path / "runs" / task / "metrics.json").read_text())
+    assert results["samples"] == 2
+    assert results["metrics"]["spread_error"]["mean"] > 0.1

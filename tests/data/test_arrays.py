@@ -1,5 +1,8 @@
 """Arrays: every format, a folder and a stack, units and axes, parameters, and what is refused."""
 
+import json
+from dataclasses import asdict
+
 import h5py
 import numpy as np
 import pytest
@@ -8,6 +11,7 @@ import torch
 from safetensors.numpy import save_file
 
 from cclight import Arrays
+from cclight.data.array_files import open_arrays, tensor_of
 from cclight.data.units import Units
 from cclight.operators.pixelwise import AveragePooling
 
@@ -86,6 +90,23 @@ def test_matlab_7_3_counts_its_axes_backwards(tmp_path):
     assert np.array_equal(first.values.numpy(), (array + 2j * array)[0])
 
 
+def test_the_shapes_of_matlab_files_are_known_without_their_numbers(tmp_path, monkeypatch):
+    array = numbers(2, 30, 40)
+    parts = {"image": array, "mask": array[0] > 0, "name": "x", "cell": np.array([{}, 1], object), "whole": np.int16([[3, 4]])}
+    file = tmp_path / "a.mat"
+    scipy.io.savemat(file, parts)
+    monkeypatch.setattr(scipy.io, "loadmat", lambda *_, **__: pytest.fail("read"))
+    held = open_arrays(file)
+    assert {name: (one.shape, one.dtype.kind) for name, one in held.items()} == {
+        "image": ((2, 30, 40), "f"),
+        "mask": ((30, 40), "u"),
+        "whole": ((1, 2), "i"),
+    }
+    monkeypatch.undo()
+    np.testing.assert_array_equal(held["image"][1], array[1])
+    np.testing.assert_array_equal(tensor_of(held["mask"]).numpy(), array[0] > 0)
+
+
 def test_complex_measurements(tmp_path):
     array = (numbers(2, 4, 5) + 1j * numbers(2, 4, 5, seed=1)).astype(np.complex64)
     for suffix in (".npy", ".h5"):
@@ -114,6 +135,48 @@ def test_units_of_values_and_of_what_was_measured():
         torch.testing.assert_close(units.measured(operator(image), operator), measured, atol=1e-4, rtol=1e-4)
     assert Arrays("x", value_range=(-1000, 3000)).units == Units(1000, 2000)
     assert Arrays("x", mean=2, std=3).units == Units(2, 3, ranged=False)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        {"centre": 0.0, "scale": "ten"},
+        {"centre": 0.0, "scale": 0.0},
+        {"centre": float("nan"), "scale": 1.0},
+        {"scale": 1.0, "channel_axis": 0.5},
+        {"scale": 1.0, "ends": "yes"},
+        {"unit": 1},
+        "units",
+        None,
+    ],
+)
+def test_damaged_units_are_refused(written):
+    with pytest.raises(ValueError, match="its units are"):
+        Units.read(written)
+
+
+def test_units_go_through_a_record():
+    units = Units(-3.0, 0.5, False, False, None)
+    assert Units.read(json.loads(json.dumps(asdict(units)))) == units
+
+
+@pytest.mark.parametrize(
+    ("units", "low", "high", "said"),
+    [
+        (Units(), -1.5, 1.2, ""),
+        (Units(), 0, 255, "values from 0 to 255, far outside of -1 to 1: set data.source.value_range, or mean and std"),
+        (Units(), 0.0, 0.9, "values from 0 to 0.9, and images begin at -1: set data.source.value_range to [0, 1]"),
+        (Units(), -0.1, 0.9, ""),
+        (Units(500, 500), 0, 1000, ""),
+        (Units(500, 500), 0, 4095, "values from 0 to 4095, far outside of 0 to 1000"),
+        (Units(0, 1, False), -1000, 1000, ""),
+        (Units(), float("inf"), -float("inf"), ""),
+    ],
+)
+def test_values_that_cannot_be_meant_are_doubted(units, low, high, said):
+    found = units.doubt(low, high)
+    assert found.startswith(said)
+    assert bool(found) == bool(said)
 
 
 REFUSED = {

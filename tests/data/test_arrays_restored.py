@@ -95,6 +95,106 @@ def test_what_cannot_be_measured_is_left_out_by_name_and_a_finished_run_is_gone_
     assert second.mean("nrmse") == pytest.approx(first.mean("nrmse"), rel=1e-6)
 
 
+class NeverAsked(GaussianMixture):
+    """A prior that nothing bad may reach."""
+
+    def forward(self, *_):
+        raise AssertionError("a network call")
+
+
+BAD = {
+    "NaN in one": ({"on_error": "raise"}, r"arrays.a2.npy holds NaN or infinity; data.on_error: skip"),
+    "NaN in all": ({}, r"None of the 3 arrays can be used; the first: .*a0.npy holds NaN or infinity"),
+    "complex": ({}, r"None of the 3 arrays .*a0.npy: it holds complex numbers, and clean images are real: save real"),
+    "sizes": ({"on_error": "raise"}, r"a2.npy: NeverAsked takes images of 2×8 .* got 2×7"),
+    "noise map": ({"noise_std": 1 + torch.rand(3, 8)}, r"noise_std has the shape \(3, 8\), .*y's \(1, 2, 8\): give \(2, 8\)"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_cannot_be_used_is_told_before_any_network_call(case, tmp_path):
+    """Also of the last file of a folder."""
+    settings, message = BAD[case]
+    shape, folder = SHAPES["signal"], tmp_path / "arrays"
+    write(folder, shape)
+    for place in range(3):
+        array = np.load(folder / f"a{place}.npy")
+        if case == "NaN in all" or (case == "NaN in one" and place == 2):
+            array[0, 3] = np.nan
+        if case == "complex":
+            array = array * 1j
+        np.save(folder / f"a{place}.npy", array[:, :7] if case == "sizes" and place == 2 else array)
+    prior = NeverAsked(0.4 * normal(2, *shape), torch.ones(2))
+    data = RestorationDataModule(Arrays(folder, mean=50.0, std=10.0), Denoising(), **{"image_size": None, **settings})
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    with pytest.raises(ValueError, match=message):
+        trainer.predict(Restorer(prior, ConjugateMoments(2), Denoising(), 0.1), data)
+
+
+def test_one_array_with_nan_is_left_out_and_values_far_outside_are_told_of(tmp_path):
+    shape, folder = SHAPES["signal"], tmp_path / "arrays"
+    write(folder, shape)
+    np.save(folder / "a1.npy", np.full(shape, np.nan, np.float32))
+    with pytest.warns(UserWarning, match="left out") as told:
+        results = restore(folder, tmp_path, shape)
+    told = [str(warning.message) for warning in told]
+    assert sorted(results.records) == [0, 2]
+    assert any("a1.npy holds NaN or infinity: left out" in line for line in told)
+    assert any(
+        "arrays') holds values from" in line and "far outside of -1 to 1: set data.source.value_range" in line for line in told
+    )
+    assert results.summary["left_out"][0]["reason"].endswith("a1.npy holds NaN or infinity")
+
+
+def test_a_noise_map_is_refused_at_the_check(tmp_path):
+    write(tmp_path / "arrays", SHAPES["signal"])
+    std = 1 + torch.rand(2, 8)
+    with pytest.raises(ValueError, match="noise_std of many numbers needs a LinearOperator, and Quantization is none"):
+        RestorationDataModule(Arrays(tmp_path / "arrays"), cclight.Quantization(), std).setup("predict")
+    photographs = RestorationDataModule(cclight.SamplePhotographs(), cclight.AveragePooling(4), std, image_size=32)
+    with pytest.raises(ValueError, match=r"\(2, 8\), which does not broadcast to y's \(1, 3, 8, 8\): give \(3, 8, 8\)"):
+        photographs.setup("predict")
+
+
+@pytest.mark.parametrize(("axis", "shape"), [(-1, (4, 4, 2)), (1, (4, 2, 4)), (None, (4, 4))])
+def test_measurements_are_written_with_the_axes_of_their_source(axis, shape, tmp_path):
+    """Those that were given come back as they were; those that were made lie as the clean arrays do."""
+    (tmp_path / "arrays").mkdir()
+    array = np.random.default_rng(0).uniform(-0.5, 0.5, shape).astype(np.float32)
+    np.save(tmp_path / "arrays" / "a0.npy", array)
+    channels = 1 if axis is None else 2
+    prior = GaussianMixture(torch.zeros(1, channels, 4, 4), torch.ones(1))
+    for given in (True, False):
+        run = RunFolder(f"given{given}", str(tmp_path))
+        run.open("{}")
+        source = Arrays(tmp_path / "arrays", channel_axis=axis)
+        data = RestorationDataModule(source, Denoising(), image_size=None, measurements=given)
+        trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
+        try:
+            predict(Restorer(prior, ConjugateMoments(2), Denoising()), data, [ImageWriter(run), MetricsCallback(run)], trainer)
+        finally:
+            run.close()
+        written = np.load(tmp_path / f"given{given}" / "measurement" / "00000_a0.npy")
+        np.testing.assert_allclose(written, array, rtol=1e-6)
+
+
+def test_a_damaged_record_is_told_in_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "arrays", SHAPES["signal"])
+    restore(tmp_path / "arrays", tmp_path / "runs", SHAPES["signal"], mean=50.0, std=10.0)
+    records = tmp_path / "runs" / "out" / "records" / "00000.jsonl"
+    before = records.read_text()
+    for old, new, line in (
+        ('"scale": 10.0', '"scale": "ten"', "the record of image 0 is damaged, its units are"),
+        ('"channel_axis": 0', '"channel_axis": 7', "has no channel axis 7"),
+    ):
+        records.write_text(before.replace(old, new))
+        assert main(["evaluate", "runs/out"]) == 2
+        (told,) = capsys.readouterr().err.strip().splitlines()
+        assert line in told
+        assert "with --run.resume true" in told
+
+
 @pytest.mark.parametrize("shape", [SHAPES["signal"], SHAPES["volume"]], ids=["signal", "volume"])
 @pytest.mark.parametrize("name", [n for n in SAMPLERS if n not in ("DDRM", "FromNoise", "LATINO", "InLatents")])
 @pytest.mark.parametrize("noise_std", [0.0, 0.1])
@@ -199,14 +299,7 @@ def write_mixture(path, shape):
     np.savez(path, means=prior.means.view(2, *shape).numpy(), covariances=prior.variances.view(2, *shape).numpy())
 
 
-@pytest.mark.parametrize("kind", ["signal", "volume"])
-def test_signals_and_volumes_go_through_the_command_line(kind, tmp_path, monkeypatch, capsys):
-    """A configuration, a prior from a file: restored, measured, compared, reported and evaluated, closer than the mean is."""
-    monkeypatch.chdir(tmp_path)
-    shape = SHAPES[kind]
-    drawn = write(tmp_path / "arrays", shape)
-    write_mixture("prior.npz", shape)
-    (tmp_path / "own.yaml").write_text("""
+OWN = """
 operator: {class_path: Inpainting, init_args: {mask: {class_path: RandomPixels, init_args: {missing: 0.5}}}}
 noise_std: 0.05
 model:
@@ -214,7 +307,17 @@ model:
   sampler: {class_path: ConjugateMoments, init_args: {steps: 6}}
 data:
   source: {class_path: Arrays, init_args: {path: arrays, mean: 50, std: 10}}
-""")
+"""
+
+
+@pytest.mark.parametrize("kind", ["signal", "volume"])
+def test_signals_and_volumes_go_through_the_command_line(kind, tmp_path, monkeypatch, capsys):
+    """A configuration, a prior from a file: restored, measured, compared, reported and evaluated, closer than the mean is."""
+    monkeypatch.chdir(tmp_path)
+    shape = SHAPES[kind]
+    drawn = write(tmp_path / "arrays", shape)
+    write_mixture("prior.npz", shape)
+    (tmp_path / "own.yaml").write_text(OWN)
     assert main(["predict", "--config", "own.yaml"]) == 0
     assert main(["predict", "--config", "own.yaml", "--run.name", "ddrm", "--model.sampler", "DDRM"]) == 0
     for place, image in enumerate(drawn):
@@ -229,8 +332,67 @@ data:
     capsys.readouterr()
     assert main(["compare", "runs/own", "runs/ddrm"]) == 0
     assert "NRMSE" in capsys.readouterr().out
+    assert main(["table", "runs/own", "runs/ddrm"]) == 0
+    assert f"{before['nrmse']['mean']:.4f}" in capsys.readouterr().out
     assert main(["report", "runs/own", "runs/ddrm"]) == 0
     assert "NRMSE" in (tmp_path / "runs" / "report.html").read_text()
+
+
+WRONG = {
+    "NaN": (["--data.on_error", "raise"], "arrays/a1.npy holds NaN or infinity"),
+    "objects": (["--data.source.path", "objects"], "o.npy cannot be read (it holds Python objects, which are never unpickled"),
+    "complex": (["--data.source.path", "complex"], "c.npy: it holds complex numbers, and clean images are real"),
+    "zeros in a noise map": (["--noise_std", "zeros.npy"], "noise_std zeros.npy: 16 of 16 numbers are no standard deviations"),
+    "another noise map": (
+        ["--noise_std", "short.npy"],
+        "noise_std has the shape (3,), which does not broadcast to y's (1, 2, 8)",
+    ),
+    "nonlinear": (["--noise_std", "std.npy", "--operator", "HDR"], "noise_std of many numbers needs a LinearOperator, and HDR"),
+    "no mixture": (["--model.prior.means", "none.npz"], "There is no mixture none.npz: give an array file"),
+    "rows": (
+        ["--operator", "AveragePooling"],
+        "AveragePooling looks at rows and columns, and the images here have the shape (2, 8)",
+    ),
+    "pictures": (
+        ["--model.prior", "{class_path: SmallPrior}"],
+        "SmallPrior takes images of 2 sides, (C, H, W), got the shape (2, 8)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_bad_input_gets_one_line_and_leaves_nothing(case, tmp_path, monkeypatch, capsys):
+    """As a user meets it: before any restoration, without a traceback or a run folder."""
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "arrays", SHAPES["signal"])
+    write_mixture("prior.npz", SHAPES["signal"])
+    (tmp_path / "own.yaml").write_text(OWN)
+    if case == "NaN":
+        np.save("arrays/a1.npy", np.full(SHAPES["signal"], np.nan))
+    for name, array in {"objects/o": np.array([{}, 1], object), "complex/c": np.ones((2, 8), complex)}.items():
+        (tmp_path / name).parent.mkdir()
+        np.save(f"{name}.npy", array, allow_pickle=True)
+    for name, array in {"zeros": np.zeros((2, 8)), "short": np.ones(3), "std": np.linspace(0.1, 0.2, 16).reshape(2, 8)}.items():
+        np.save(f"{name}.npy", array)
+    arguments, line = WRONG[case]
+    assert main(["predict", "--config", "own.yaml", *arguments]) in (1, 2)
+    told = [words for words in capsys.readouterr().err.splitlines() if words.startswith("cclight predict: ")]
+    assert len(told) == 1
+    assert line in told[0]
+    assert not (tmp_path / "runs").is_dir() or not list((tmp_path / "runs").iterdir())
+
+
+@pytest.mark.slow
+def test_a_search_looks_at_the_metrics_of_arrays(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("optuna", reason="needs optuna: pip install 'cclight[tune]'")
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "arrays", SHAPES["signal"])
+    write_mixture("prior.npz", SHAPES["signal"])
+    (tmp_path / "own.yaml").write_text(OWN)
+    space = "model.sampler.init_args.guidance: {low: 0.5, high: 2.0}"
+    (tmp_path / "search.yaml").write_text(f"{{trials: 2, objective: nrmse, space: {{{space}}}}}")
+    assert main(["tune", "--config", "own.yaml", "--search", "search.yaml"]) == 0
+    assert "NRMSE" in capsys.readouterr().out
 
 
 def test_complex_measurements_go_through_the_command_line(tmp_path, monkeypatch):

@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 import os
@@ -5,6 +6,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import numpy as np
@@ -347,3 +349,17 @@ def test_given_measurements_of_values_become_those_of_images():
 def test_arrays_are_no_photographs():
     with pytest.raises(ValueError, match="holds arrays where photographs are wanted"):
         list(Signals().shard())
+
+
+def test_parts_and_their_ranks_share_the_source(monkeypatch):
+    seen = []
+    for number, rank in itertools.product((1, 2, 3), (0, 1)):
+        data = RestorationDataModule(Numbers(20), Denoising(), image_size=4, batch_size=2, part=f"{number}/3")
+        data.trainer = SimpleNamespace(
+            global_rank=rank, world_size=2, strategy=SimpleNamespace(root_device=torch.device("cpu"))
+        )
+        mine = [index for batch in data.predict_dataloader() for index in batch.indices]
+        assert len(mine) in (3, 4)
+        assert all(index % 3 == number - 1 for index in mine)
+        seen += mine
+    assert sorted(seen) == list(range(20))

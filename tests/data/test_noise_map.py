@@ -11,6 +11,7 @@ from cclight.cli import main
 from cclight.data.fitting import fit
 from cclight.data.noise_map import noise_std_of
 from cclight.runs.results import read_config, read_records
+from tests.data.test_arrays import write
 from tests.data.test_datamodule import batches
 from tests.data.test_fitting import PRIOR, photograph
 from tests.test_cli import folder as folder
@@ -30,17 +31,28 @@ def test_numbers_stay_and_maps_are_read(tmp_path):
     assert torch.equal(noise_std_of(str(tmp_path / "map.npy")), torch.full((3, 4), np.float32(0.1), dtype=torch.float64))
 
 
+@pytest.mark.parametrize("suffix", [".npz", ".pt", ".mat", ".h5", ".safetensors"])
+def test_maps_come_from_every_array_file(tmp_path, suffix):
+    std = np.random.default_rng(0).uniform(0.1, 0.2, (3, 4))
+    for names in (["anything"], ["noise_std", "other"]):
+        file = write(tmp_path / f"map{suffix}", **dict.fromkeys(names, std))
+        np.testing.assert_array_equal(noise_std_of(str(file)).numpy(), std)
+    file = write(tmp_path / f"two{suffix}", a=std, b=std)
+    with pytest.raises(ValueError, match=r"holds 2 arrays \(it holds a, b\): give a file of one, or call it noise_std"):
+        noise_std_of(str(file))
+
+
 @pytest.mark.parametrize(
     ("content", "line"),
     [
-        (np.zeros((2, 2)), "4 of 4 numbers are no standard deviations: give an .npy file"),
+        (np.zeros((2, 2)), "4 of 4 numbers are no standard deviations: give an array file"),
         (np.array([0.1, np.nan, np.inf]), "2 of 3 numbers"),
         (np.array([0.1, -0.1]), "1 of 2 numbers"),
         (np.zeros(0), "0 of 0 numbers"),
-        (np.array([0.1j]), "it holds complex128"),
-        (np.array([{}], dtype=object), "allow_pickle=False"),
+        (np.array([0.1j]), "map.npy holds complex128"),
+        (np.array([{}], dtype=object), r"map.npy cannot be read \(it holds Python objects, which are never unpickled"),
         (b"not an array", "cannot be read"),
-        (None, "is neither a number nor a file: give a number >= 0, or an .npy file"),
+        (None, "is neither a number nor a file: give a number >= 0, or an array file"),
     ],
 )
 def test_what_is_no_map_is_refused_in_one_line(tmp_path, content, line):

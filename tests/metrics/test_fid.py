@@ -44,6 +44,18 @@ def distances(network=None, **options):
     return distances
 
 
+class Broken(nn.Module):
+    """Features that are NaN for pictures of that brightness or more."""
+
+    def __init__(self, brightness):
+        super().__init__()
+        self.brightness = brightness
+
+    def forward(self, images):
+        mean = images.double().flatten(1).mean(1, keepdim=True)
+        return torch.where(mean >= self.brightness, torch.nan, mean).float().expand(-1, 4)
+
+
 class TestStatistics:
     def features(self, n=40, d=4):
         return torch.randn(n, d, generator=torch.Generator().manual_seed(0)).double() * torch.arange(1, d + 1) + 10
@@ -108,6 +120,17 @@ class TestDistances:
         expected = off_diagonal(k(f, f)) + off_diagonal(k(g, g)) - 2 * k(f, g).mean()
         assert (kid.quantity, kid.images) == (KID, 9)
         assert kid.mean == pytest.approx(float(expected), rel=1e-4)
+
+    def test_a_network_that_gives_no_numbers_is_refused_before_any_work(self):
+        with pytest.raises(ValueError, match="Broken gives NaN or infinity on a black picture"):
+            FeatureDistances(Broken(0)).prepare(torch.device("cpu"))
+
+    def test_features_that_are_no_numbers_do_not_spoil_the_end(self, tmp_path):
+        one, _ = pictures(tmp_path / "a", 3)
+        measured = FeatureDistances(Broken(1))
+        measured.prepare(torch.device("cpu"))
+        for summary in measured.compute(one, one):
+            assert summary.as_json()["unavailable"]
 
     def test_small_runs_take_all_images_for_a_subset(self, tmp_path):
         one, _ = pictures(tmp_path / "a", 4)

@@ -1,14 +1,18 @@
 import math
 import statistics
 import urllib.request
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
+from skimage.metrics import normalized_root_mse, peak_signal_noise_ratio
 
+from cclight.data.units import Units
 from cclight.errors import one_line
 from cclight.metrics.gather import gather
-from cclight.metrics.image import LPIPS, MSSSIM, PSNR, SSIM, default_metrics
+from cclight.metrics.image import LPIPS, MSSSIM, NRMSE, PSNR, SSIM, array_metrics, default_metrics
 from cclight.metrics.quantity import CONSISTENCY, NFE, SECONDS, Unavailable
 from cclight.metrics.summary import bootstrap_interval, summarize
 from tests.conftest import SHARED
@@ -106,26 +110,83 @@ class TestPSNR:
         assert summary.mean == pytest.approx((10 * math.log10(4e4) + 10 * math.log10(4)) / 2, abs=1e-5)
 
 
+def ssim_by_scipy(x, y):
+    """The definition, on [0, 1], borders reflected."""
+
+    def mean(z):
+        return gaussian_filter(z, sigma=1.5, truncate=3.5, mode="mirror")
+
+    covariance = mean(x * y) - mean(x) * mean(y)
+    variances = mean(x * x) - mean(x) ** 2 + mean(y * y) - mean(y) ** 2
+    luminance = (2 * mean(x) * mean(y) + 0.01**2) / (mean(x) ** 2 + mean(y) ** 2 + 0.01**2)
+    return (luminance * (2 * covariance + 0.03**2) / (variances + 0.03**2)).mean()
+
+
 class TestSSIM:
     def test_agrees_with_its_definition_on_zero_to_one(self):
         restored, clean = pair(size=(2, 3, 40, 33))
-
-        def ssim(x, y):
-            def mean(z):
-                return gaussian_filter(z, sigma=1.5, truncate=3.5, mode="mirror")
-
-            covariance = mean(x * y) - mean(x) * mean(y)
-            variances = mean(x * x) - mean(x) ** 2 + mean(y * y) - mean(y) ** 2
-            luminance = (2 * mean(x) * mean(y) + 0.01**2) / (mean(x) ** 2 + mean(y) ** 2 + 0.01**2)
-            return (luminance * (2 * covariance + 0.03**2) / (variances + 0.03**2)).mean()
-
         unit = [((image.clamp(-1, 1) + 1) / 2).double().numpy() for image in (restored, clean)]
-        expected = [sum(ssim(unit[0][i, c], unit[1][i, c]) for c in range(3)) / 3 for i in range(2)]
+        expected = [sum(ssim_by_scipy(unit[0][i, c], unit[1][i, c]) for c in range(3)) / 3 for i in range(2)]
         assert SSIM()(restored, clean).tolist() == pytest.approx(expected, abs=1e-5)
 
     def test_small_images_are_refused(self):
         with pytest.raises(Unavailable, match="sides of 11 pixels or more, the images are 10×12"):
             SSIM()(*pair(size=(1, 3, 10, 12)))
+
+
+def values_of(shape, units, seed=0):
+    """Restored and clean values of arrays, and the images that they are to a prior."""
+    draw = torch.Generator().manual_seed(seed)
+    clean = units.values(1.4 * torch.rand(2, *shape, generator=draw) - 0.6)
+    restored = clean + 0.1 * units.scale * torch.tensor([1.0, 3.0]).view(-1, *[1] * len(shape)) * torch.randn(
+        2, *shape, generator=draw
+    )
+    return restored.double().numpy(), clean.double().numpy(), units.image(restored), units.image(clean)
+
+
+UNITS = {"hounsfield": Units(1000, 2000), "mean and std": Units(-3, 0.5, ranged=False), "the prior's": Units()}
+
+
+@pytest.mark.parametrize("units", UNITS.values(), ids=UNITS)
+@pytest.mark.parametrize("shape", [(2, 40), (1, 14, 15), (5, 12, 13), (1, 11, 12, 13)], ids=str)
+class TestArrays:
+    """Against scikit-image and scipy, on the numbers as they are stored."""
+
+    def test_nrmse_is_the_relative_error_in_the_datas_units(self, shape, units):
+        restored, clean, *images = values_of(shape, units)
+        expected = [normalized_root_mse(b, a, normalization="euclidean") for a, b in zip(restored, clean, strict=True)]
+        assert NRMSE()(*images, units).tolist() == pytest.approx(expected, rel=1e-4)
+
+    def test_psnr_is_on_the_range_of_the_values(self, shape, units):
+        restored, clean, *images = values_of(shape, units)
+        spans = [2 * units.scale if units.ranged else np.ptp(b) for b in clean]
+        expected = [peak_signal_noise_ratio(b, a, data_range=r) for a, b, r in zip(restored, clean, spans, strict=True)]
+        assert PSNR()(*images, units).tolist() == pytest.approx(expected, rel=1e-4)
+
+    def test_ssim_is_on_the_range_of_the_values(self, shape, units):
+        restored, clean, *images = values_of(shape, units)
+        if len(shape) == 2:
+            with pytest.raises(Unavailable, match=r"not on arrays of 1 sides \(40\)"):
+                SSIM()(*images, units)
+            return
+        low = units.centre - units.scale if units.ranged else clean.reshape(2, -1).min(1).reshape(2, *[1] * len(shape))
+        span = 2 * units.scale if units.ranged else np.ptp(clean.reshape(2, -1), 1).reshape(2, *[1] * len(shape))
+        a, b = (restored - low) / span, (clean - low) / span
+        expected = [np.mean([ssim_by_scipy(a[i, c], b[i, c]) for c in range(shape[0])]) for i in range(2)]
+        assert SSIM()(*images, units).tolist() == pytest.approx(expected, abs=2e-5)
+
+    def test_nothing_is_clamped_unless_values_end(self, shape, units):
+        _, _, restored, clean = values_of(shape, units)
+        far = restored * 3
+        ends = replace(units, ranged=True, ends=True)
+        assert (NRMSE()(far, clean, ends) < NRMSE()(far, clean, units)).all()
+        assert torch.equal(NRMSE()(far, clean, ends), NRMSE()(far.clamp(-1, 1), clean.clamp(-1, 1), ends))
+
+
+def test_arrays_are_measured_by_three_metrics_and_nothing_is_relative_to_zero():
+    assert [metric.quantity.name for metric in array_metrics()] == ["psnr", "nrmse", "ssim"]
+    with pytest.raises(Unavailable, match="one is 0 everywhere"):
+        NRMSE()(torch.ones(1, 1, 8), torch.zeros(1, 1, 8), Units())
 
 
 class TestMSSSIM:

@@ -97,8 +97,16 @@ def test_the_command_knows_short_names_and_names_mistakes(capsys):
         main(["BicubicDownsampling", "--image_shape", "[3,30,30]"])
     with pytest.raises(UsageError, match="Nope"):
         main(["operators_to_check.Nope"])
-    with pytest.raises(UsageError, match="--image_shape is channels, height and width"):
+    with pytest.raises(UsageError, match="--image_shape is channels and sides"):
         main(["JPEG", "--image_shape", "[3,0,0]"])
+
+
+@pytest.mark.parametrize("shape", ["[2,32]", "[1,4,5,6]"])
+def test_signals_and_volumes_are_tried(shape, capsys):
+    assert main(["RandomProjection", "--operator.measurements", "9", "--operator.shape", shape, "--image_shape", shape]) == 0
+    assert "FAILED" not in capsys.readouterr().out
+    with pytest.raises(UsageError, match=r"--image_shape|RandomProjection was made for images of"):
+        main(["RandomProjection", "--operator.shape", shape, "--image_shape", "[7]"])
 
 
 class WrongPhase(LinearOperator):

@@ -3,7 +3,8 @@ import sys
 import pytest
 import torch
 
-from cclight import DPS, Conjugate, OTPath
+from cclight import DPS, Conjugate, LinearCompose, OTPath
+from cclight.operators.check import check_adjoint
 from cclight.operators.external import DeepinvNonlinear, DeepinvPhysics
 from tests.samplers.baselines import normal, small_mixture
 
@@ -40,6 +41,17 @@ def test_refuses_what_is_not_linear_or_measures_several_things(physics):
     stacked = physics.StackedLinearPhysics([physics.Denoising(), physics.Denoising()])
     with pytest.raises(TypeError, match="measures a TensorList"):
         DeepinvPhysics(stacked)(torch.zeros(1, 1, 4, 4))
+
+
+def test_a_wrong_adjoint_of_physics_is_told_before_long_work(physics):
+    x = normal(2, 1, 8, 8).float()
+    right = physics.Tomography(angles=6, img_width=8, normalize=True)
+    wrong = physics.LinearPhysics(A=lambda x, **_: x.cumsum(-1), A_adjoint=lambda y, **_: y)
+    check_adjoint(DeepinvPhysics(right), x)
+    check_adjoint(LinearCompose([DeepinvPhysics(right)]), x)
+    for operator in (DeepinvPhysics(wrong), LinearCompose([DeepinvPhysics(wrong)])):
+        with pytest.raises(ValueError, match=r"LinearPhysics.A_adjoint is not the adjoint of its A: .*adjoint_function"):
+            check_adjoint(operator, x)
 
 
 def test_nonlinear_physics_measure_by_a_and_come_back_by_a_dagger(physics):

@@ -6,6 +6,7 @@ import torch
 
 from cclight import CartesianLines, FourierSampling, Inpainting, MaskFile, MultiCoil, RandomPixels
 from cclight.operators.check import check_operator
+from tests.data.test_arrays import write
 
 SIDES = [(6, 8), (5, 7), (6, 5)]
 MASKS = {"lines": CartesianLines(2, 0.2), "scattered": RandomPixels(0.6)}
@@ -114,6 +115,9 @@ def test_maps_come_from_a_file_and_what_is_none_is_told(tmp_path):
         MultiCoil(str(file)).check_images((3, 6, 8))
     with pytest.raises(FileNotFoundError, match="no coil maps"):
         MultiCoil(str(tmp_path / "none.npy"))
+    for suffix in (".npz", ".mat", ".h5"):
+        beside = write(tmp_path / f"coils{suffix}", maps=maps().numpy(), other=np.ones(3))
+        torch.testing.assert_close(MultiCoil(str(beside))(x), MultiCoil(maps())(x))
     np.save(file, np.ones((6, 8)))
     with pytest.raises(ValueError, match=r"maps.npy are 6×8: give finite numbers .*\(coils, H, W\)"):
         MultiCoil(str(file))

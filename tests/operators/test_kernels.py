@@ -75,7 +75,7 @@ def test_arrays_that_are_no_kernel_are_named(tmp_path):
     savemat(tmp_path / "two.mat", {"k1": np.ones((3, 3)), "k2": np.ones((5, 5))})
     for file, words in (
         ("stack.npy", "4×3×3, not two-dimensional"),
-        ("object.npy", "allow_pickle=False"),
+        ("object.npy", "Python objects"),
         ("two.mat", r"it holds k1 \(3×3\), k2 \(5×5\)"),
     ):
         with pytest.raises(ValueError, match=f"The kernel file .*{file} cannot be read .*{words}"):

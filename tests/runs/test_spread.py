@@ -21,7 +21,7 @@ SCANS = Units(centre=500.0, scale=200.0, channel_axis=None)
 @pytest.fixture
 def folder(tmp_path):
     run = RunFolder("run", root=str(tmp_path))
-    run.open("")
+    run.open("a: 1")
     yield run
     run.close()
 

@@ -85,6 +85,7 @@ class Evaluation:
             self.own = {parameter.key: config[parameter.key] for parameter in self._search.space}
         cli.datamodule.setup("predict")
         metrics = cli.metrics
+        metrics.suit(cli.datamodule)
         quantities = [*metrics.measuring.quantities, *((FID, KID) if cli.config_init.metrics.distances is not None else ())]
         self.quantities = {quantity.name: quantity for quantity in quantities}
         for name in self.wanted:
