@@ -98,7 +98,7 @@ class RestorationDataModule(pl.LightningDataModule):
         multiple: where photographs keep their own size, cut each side to a multiple of so many pixels.
         channels: 3 for colour (a grey photograph becomes a grey RGB image), 1 for grey.
         batch_size: restorations in a batch, at most.
-        num_workers: processes that decode; 0 decodes in the main one.
+        num_workers: processes that decode; 0 decodes in the main one, on a thread beside the network.
         seed: seeds all noise, together with an image's index.
         limit: take the first so many photographs of the source only; None takes all.
         measurements: the photographs are the measurements themselves, made by the operator, and nobody knows the clean images.
