@@ -3,6 +3,7 @@
 python benchmarks/overhead.py --quick       # 64×64 alone
 python benchmarks/overhead.py               # 64×64 and 256×256, about half an hour; --ours without the peers a quarter
 python benchmarks/overhead.py --memory      # peak memory at 256×256
+python benchmarks/overhead.py --launches    # kernels launched and numbers read by the host, on a GPU where there is one
 
 A U-Net of 4 million parameters with random weights, super-resolution ×4, one thread. Two estimates of (a sampler's step) / (one
 evaluation and vector-Jacobian product of the network), in seconds of the process, the set-up of a call included:
@@ -17,6 +18,10 @@ evaluation and vector-Jacobian product of the network), in seconds of the proces
 The memory (Linux alone) is the peak resident set of a process that does nothing else, less what it held once everything was
 loaded and had run on 64×64, beside that of the network's evaluation and product. The allocator gives each freed tensor back at
 once, so that the peak is of what is alive and not of how the heap happens to be cut up.
+
+The launches are those of one more step, less those of the network's evaluation and product: what a step costs a GPU that waits
+for its host. On a GPU the profiler counts kernels and copies to the host; on the CPU it is tensor operations that calculate
+something, one or more kernels each, and numbers that are read, which would make the host wait for a GPU.
 
 The samplers of azula and deepinv stand beside ours with the same network, operator and pseudoinverse; deepinv's in float32,
 not its default of float64. They come with the extra `bench` and are left out where absent.
@@ -34,17 +39,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cclight import AveragePooling, Conjugate, OTPath, PiGDM, Prior, Sampler, Velocity
 from cclight.priors.small import SmallUNet
 from cclight.samplers.moments import ConjugateMoments
-from cclight.samplers.tilt import ConjugateTilt
 
 STEPS = 3
 OWN_REPEATS = 100
@@ -53,7 +60,6 @@ SAMPLERS: dict[str, Sampler] = {
     "Conjugate order 2": Conjugate(STEPS, order=2),
     "PiGDM": PiGDM(STEPS),
     "ConjugateMoments": ConjugateMoments(STEPS),
-    "ConjugateTilt": ConjugateTilt(STEPS),
 }
 Work = Callable[[], object]
 
@@ -199,6 +205,63 @@ def times(prior: Network, size: int, batch: int, repeats: int, peers: bool) -> d
     }
 
 
+class Dispatches(TorchDispatchMode):
+    """Counts operations that calculate something, and those that make the host wait for a device.
+
+    Attributes:
+        launches: operations whose result is no view.
+        reads: numbers read, and shapes that depend on values.
+    """
+
+    _aten = torch.ops.aten
+    READING = (_aten._local_scalar_dense.default, _aten.nonzero.default)
+    IDLE = (_aten._unsafe_view.default, _aten.empty.memory_format, _aten.empty_like.default, _aten.new_empty.default)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.launches = self.reads = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        masks = args[1] if function is self._aten.index.Tensor else ()
+        reads = function in self.READING or any(mask is not None and mask.dtype == torch.bool for mask in masks)
+        self.reads += reads
+        self.launches += not (function.is_view or function in (*self.READING, *self.IDLE))
+        return function(*args, **(kwargs or {}))
+
+
+def counted(work: Work, device: torch.device) -> tuple[int, int]:
+    """Launches and host reads of a piece of work whose tables are made."""
+    if device.type != "cuda":
+        with Dispatches() as counts:
+            work()
+        return counts.launches, counts.reads
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
+        work()
+        torch.cuda.synchronize(device)
+    names = [event.name for event in profiled.events()]
+    return sum("LaunchKernel" in name for name in names), sum("DtoH" in name for name in names)
+
+
+def launches(device: torch.device, size: int, batch: int) -> dict[str, tuple[int, int]]:
+    """Launches and host reads that one more step of each sampler costs beyond its network, those of which come first."""
+    prior, operator = Network().to(device), AveragePooling(4)
+    noise = torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)
+    y = operator(noise)
+    evaluation = partial(baseline, prior, noise)
+    evaluation()
+    network = counted(evaluation, device)
+    found = {"network": network}
+    for name, sampler in SAMPLERS.items():
+        counts = []
+        for steps in (STEPS, STEPS + 1):
+            work = partial(replace(sampler, steps=steps).sample, prior, operator, y, noise)
+            work()
+            counts.append(counted(work, device))
+        (few, few_reads), (more, more_reads) = counts
+        found[name] = more - few - network[0], more_reads - few_reads - network[1]
+    return found
+
+
 def peak_memory(name: str, size: int, batch: int) -> int:
     """Bytes that a sampler's call, or `baseline` under any other name, needs at most beyond what is there before it."""
     prior = Network()
@@ -220,6 +283,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="64×64 alone")
     parser.add_argument("--ours", action="store_true", help="leave the peers out")
     parser.add_argument("--memory", action="store_true", help="peak memory in the place of time")
+    parser.add_argument("--launches", action="store_true", help="kernels and host reads of a step in the place of time")
     parser.add_argument("--repeats", type=int, nargs=2, default=(15, 3), help="of the column `whole`, at 64×64 and 256×256")
     parser.add_argument("--output", type=Path, help="a JSON file to write")
     parser.add_argument("--peak", nargs=3, help=argparse.SUPPRESS)
@@ -230,6 +294,15 @@ def main(arguments: list[str] | None = None) -> None:
         print(peak_memory(name, int(size), int(batch)))
         return
     rows: list[dict[str, Any]] = []
+    if options.launches:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        where = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU, tensor operations"
+        print(f"64×64, batch 1, {where}: of a step beyond its network\n{'':22} launches  host reads")
+        for name, (launched, read) in launches(device, 64, 1).items():
+            print(f"{name:22} {launched:8}  {read:10}", flush=True)
+            rows.append({"size": 64, "batch": 1, "sampler": name, "device": where, "launches": launched, "reads": read})
+        _write(options.output, rows)
+        return
     if options.memory:
         for batch in (1, 4):
             peaks = {name: _peak_of(name, 256, batch) for name in ("network", *SAMPLERS)}

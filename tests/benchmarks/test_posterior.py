@@ -22,7 +22,7 @@ def test_measures_tell_exact_samples_from_the_priors(posterior):
     cell = posterior.Cell(8, "pool4", 0.05, 1, 60)
     exact = cell.posterior.sample(60, torch.Generator().manual_seed(5)).flatten(0, 1)
     prior = cell.truth.sample(60, torch.Generator().manual_seed(5))
-    near, far = cell.row("exact", "", 0, exact), cell.row("prior", "", 0, prior)
+    near, far = cell.row("exact", "", 0, exact, 0.0), cell.row("prior", "", 0, prior, 0.0)
     assert near.mmd < 0.1 * far.mmd
     assert near.weight_error < 0.5 * far.weight_error
 
@@ -82,14 +82,18 @@ def test_settings_are_chosen_on_other_measurements(posterior, monkeypatch):
     rows = list(posterior.compare(cell, tuning, 5, with_peers=False))
     assert [(row.sampler, row.setting) for row in rows] == [("good", "there")]
     assert rows[0].distance == cell.distance(cell.noise)
+    assert rows[0].tuned == tuning.distance(exact) < rows[0].distance
 
 
 def test_ratios_compare_the_best_of_both(posterior):
-    def row(sampler: str, distance: float):
-        return posterior.Row("8x8 pool4 0.0", sampler, "", 5, distance, 0.1, 0, 0, 0, 0, 0)
+    """Best by the tuning draw: PnPFlow and DPS, luckier on the reported measurements, are not chosen."""
 
-    table = posterior.ratios([row("PiGDM", 0.5), row("Conjugate", 0.2), row("azula MMPS", 0.3), row("deepinv DPS", 0.9)])
-    assert "| 8x8 pool4 0.0 | 0.50 (Conjugate 0.1000, azula MMPS 0.2000) |" in table
+    def row(sampler: str, tuned: float, distance: float):
+        return posterior.Row("8x8 pool4 0.0", sampler, "", 5, tuned, distance, 0.1, 0, 0, 0, 0, 0)
+
+    own = [row("PiGDM", 0.4, 0.5), row("Conjugate", 0.2, 0.2), row("PnPFlow", 0.3, 0.15)]
+    peers = [row("azula MMPS", 0.25, 0.3), row("deepinv DPS", 0.3, 0.2)]
+    assert "| 8x8 pool4 0.0 | 0.50 (Conjugate 0.1000, azula MMPS 0.2000) |" in posterior.ratios(own + peers)
 
 
 def test_a_run_goes_on_where_it_stopped(posterior, tmp_path, monkeypatch, capsys):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks.overhead import Dispatches
 from cclight import (
     DDNM,
     DDRM,
@@ -29,21 +29,6 @@ from cclight.problem import Problem
 from cclight.samplers.base import Sampler
 from tests.samplers.baselines import normal
 from tests.samplers.test_conjugate import smooth_mixture
-
-
-class HostReads(TorchDispatchMode):
-    """Counts what makes the host wait for a device: numbers read, and shapes that depend on values."""
-
-    WAITING = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.count += function in self.WAITING
-        return function(*args, **(kwargs or {}))
-
 
 SAMPLERS: list[Sampler] = [
     Conjugate(3),
@@ -73,14 +58,14 @@ def test_a_step_reads_nothing(sampler, operator, noise_std):
             pass  # the first batch makes the tables and the numbers of the time grid, on the CPU
         steps = sampler.iterate(Problem(sampler.along(prior), operator, y, noise, noise_std, generators))
         next(steps)
-        with HostReads() as reads:
+        with Dispatches() as counts:
             for _ in steps:
                 pass
-    assert reads.count == 0
+    assert counts.reads == 0
 
 
 def test_the_counter_counts():
-    with HostReads() as reads:
+    with Dispatches() as counts:
         assert bool(torch.ones(2).any())
         float(torch.ones(()))
-    assert reads.count == 2
+    assert counts.reads == 2
