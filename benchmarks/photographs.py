@@ -27,7 +27,7 @@ import contestants
 import peers
 import torch
 from cases import TASKS, Case, Counted, Judge, Measured, baselines, cases
-from contests import PACKAGED, Cell, figure, goals, seconds, table, told
+from contests import PACKAGED, Cell, figure, goals, leads, seconds, table, told
 from torch import Tensor
 
 from cclight import ImageFolder, Prior, SmallPrior
@@ -209,7 +209,8 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(one_line(error))
     if not results.cells:
         parser.error(f"nothing takes part: --samplers {' '.join(options.samplers)} fits no name.")
-    print("", table(results.cells), goals(results.cells), told(results.cells), seconds(results.cells), sep="\n\n")
+    sizes = f"{len(reported)} photographs of {options.size} px, settings chosen on {len(tuning)} others; LPIPS / PSNR (dB)"
+    print("", sizes, *(say(results.cells) for say in (table, goals, leads, told, seconds)), sep="\n\n")
     if options.figure:
         figure(results.cells, options.figure)
 

@@ -209,8 +209,12 @@ def test_the_table_names_the_best_by_the_tuning_draw_and_who_wins(photographs, t
     ours = cell("DDNM", "ours", 5, 0.1, 0.140, 23.5)
     said = contests.table([own, tuned, lucky, ours])
     assert said.splitlines()[-1] == (
-        "| super-resolution ×4 | 0 | 0.150 / 24.00 | **0.140** / 23.50 (DDNM) | 0.160 / 23.00 (azula PGDM) | "
-        "**0.140** / 23.50 (DDNM) | 0.160 / 23.00 (azula PGDM) |  |"
+        "| super-resolution ×4 | 0 | 0.150 / 24.00 | **0.140** / 23.50 (DDNM) | 0.160 / 23.00 (azula PGDM) |  |"
+    )
+    assert (
+        contests.table([own, tuned, lucky, late, ours])
+        .splitlines()[-1]
+        .endswith("| **0.140** / 23.50 (DDNM) | 0.152 / 25.00 (deepinv DPS 100) |  |")
     )
     assert "on 1 of 1 rows;\nthere its PSNR is no lower than the best peer's on 1, than every peer's on 0." in contests.goals(
         [own, tuned, lucky]
@@ -220,6 +224,11 @@ def test_the_table_names_the_best_by_the_tuning_draw_and_who_wins(photographs, t
     assert "on 0 of 1 rows" in said
     assert "at equal cost on 1." in said
     assert "- super-resolution ×4, 0: deepinv DPS at 100, 0.100 / 25.00 against 0.150 / 24.00" in said
+    assert "on 0 of 0 rows" in contests.goals([own, ours])  # nobody beside it
+    several = [
+        replace(one, measured=replace(one.measured, lpips=values)) for one, values in ((own, [0.1, 0.2]), (late, [0.3, 0.6]))
+    ]
+    assert "deepinv DPS at 100: 0.450 / 25.00 | 0.300 ± 0.100 | -1.00 |" in contests.leads([*several, ours])
     pytest.importorskip("matplotlib")
     contests.figure([own, tuned, late, ours], tmp_path / "figures" / "plane.png")
     assert (tmp_path / "figures" / "plane.png").stat().st_size > 1000
