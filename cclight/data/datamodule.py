@@ -277,8 +277,7 @@ class RestorationDataModule(pl.LightningDataModule):
         read = entry.load()
         assert isinstance(read, Values)
         one = Decoded(read.values[None], [entry.index], [read.name], [""], [-1], [read.form], [read.parameters], [0])
-        # The fit of an image's own operator to what it measured takes long by itself.
-        if not (self.operator.per_image and self.measurements) and isinstance(reason := self._shapes.of(one), str):
+        if (reason := self._shapes.first_look(one)) is not None:
             raise ValueError(f"{entry.place}: {reason}")
         low, high = torch.aminmax(torch.view_as_real(read.values) if read.values.is_complex() else read.values)
         return float(low), float(high)

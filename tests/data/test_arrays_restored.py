@@ -131,6 +131,16 @@ def test_what_cannot_be_used_is_told_before_any_network_call(case, tmp_path):
         trainer.predict(Restorer(prior, ConjugateMoments(2), Denoising(), 0.1), data)
 
 
+def test_given_measurements_without_the_array_of_their_operator_are_told_in_one_line(tmp_path):
+    np.savez(tmp_path / "scan.npz", kspace=np.ones((3, 8, 8), np.complex64), maps=np.ones((3, 8, 8), np.complex64))
+    source = Arrays(tmp_path, key="kspace")
+    data = RestorationDataModule(source, MultiCoil(None, CartesianLines(2.0)), image_size=None, measurements=True)
+    prior = NeverAsked(torch.zeros(1, 2, 8, 8), torch.ones(1))
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    with pytest.raises(ValueError, match=r"None of the 1 arrays .*scan.npz: scan has no array maps .*data.source.parameters"):
+        trainer.predict(Restorer(prior, ConjugateMoments(2), data.operator), data)
+
+
 def test_one_array_with_nan_is_left_out_and_values_far_outside_are_told_of(tmp_path):
     shape, folder = SHAPES["signal"], tmp_path / "arrays"
     write(folder, shape)
