@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from PIL import Image
 
 import cclight
 from cclight import (
@@ -346,6 +348,29 @@ def test_signals_and_volumes_go_through_the_command_line(kind, tmp_path, monkeyp
     assert f"{before['nrmse']['mean']:.4f}" in capsys.readouterr().out
     assert main(["report", "runs/own", "runs/ddrm"]) == 0
     assert "NRMSE" in (tmp_path / "runs" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+def test_of_volumes_the_slice_in_the_middle_is_shown_and_of_signals_nothing(samples, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for kind in ("signal", "volume"):
+        write(tmp_path / "arrays", SHAPES[kind], 2)
+        write_mixture("prior.npz", SHAPES[kind])
+        (tmp_path / "own.yaml").write_text(OWN)
+        assert main(["predict", "--config", "own.yaml", "--run.name", kind, "--samples", str(samples)]) == 0
+        shutil.rmtree("arrays")
+    assert not list((tmp_path / "runs" / "signal").rglob("*.png"))
+    run = tmp_path / "runs" / "volume"
+    assert (run / "grid.png").is_file()
+    for part in ("restored", "clean", *(("mean",) if samples == 2 else ())):
+        array = (np.load(run / part / "00001_a1.npy") - 50) / 10 / 3  # three standard deviations are black and white
+        expected = np.clip(np.round((array[0, 1] + 1) / 2 * 255), 0, 255)
+        picture = np.asarray(Image.open(run / part / "00001_a1.png")).astype(float)
+        assert picture.shape[:2] == (3, 4)
+        assert np.abs(picture.reshape(3, 4, -1) - expected[..., None]).max() <= 1
+    if samples == 2:
+        assert np.load(run / "std" / "00001_a1.npy").shape == SHAPES["volume"]
+        assert (run / "std" / "00001_a1.png").is_file()
 
 
 WRONG = {
