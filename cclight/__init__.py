@@ -47,12 +47,12 @@ if TYPE_CHECKING:  # what editors and type checkers see; a test keeps it the sam
     from cclight.operators.kernels import LineKernel as LineKernel
     from cclight.operators.kernels import ShakeKernel as ShakeKernel
     from cclight.operators.latent import LatentDecoding as LatentDecoding
+    from cclight.operators.mask_folder import MaskFolder as MaskFolder
     from cclight.operators.masks import Box as Box
     from cclight.operators.masks import FreeForm as FreeForm
     from cclight.operators.masks import Inpainting as Inpainting
     from cclight.operators.masks import Mask as Mask
     from cclight.operators.masks import MaskFile as MaskFile
-    from cclight.operators.masks import MaskFolder as MaskFolder
     from cclight.operators.masks import RandomPixels as RandomPixels
     from cclight.operators.nonlinear import HDR as HDR
     from cclight.operators.nonlinear import NonlinearBlur as NonlinearBlur
@@ -156,7 +156,8 @@ _ROOMS = {
     "operators.base": ("Operator", "LinearOperator", "SpectralOperator"),
     "operators.separable": ("BicubicDownsampling", "GaussianBlur", "UniformBlur"),
     "operators.pixelwise": ("AveragePooling", "Colorization", "Denoising"),
-    "operators.masks": ("Inpainting", "Mask", "Box", "RandomPixels", "FreeForm", "MaskFile", "MaskFolder"),
+    "operators.masks": ("Inpainting", "Mask", "Box", "RandomPixels", "FreeForm", "MaskFile"),
+    "operators.mask_folder": ("MaskFolder",),
     "operators.circular": ("CircularBlur",),
     "operators.fourier": ("CartesianLines", "FourierSampling", "MultiCoil"),
     "operators.own": ("OwnKernel", "OwnMask"),

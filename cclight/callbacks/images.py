@@ -19,7 +19,7 @@ from cclight.metrics.quantity import Unavailable
 from cclight.operators.base import Operator
 from cclight.runs.files import write_whole
 from cclight.runs.folder import RunFolder
-from cclight.runs.pictures import read_png, to_image, to_uint8
+from cclight.runs.pictures import middle, read_png, to_image, to_uint8
 from cclight.runs.spread import deviation, read_deviation
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class ImageWriter(Sink):
     """Writes each image's pictures into the run folder as soon as it is restored, and grid.png at the end.
 
     A restoration with NaN or infinity gets no picture. Of several samples the grid shows the first two, with their mean and
-    standard deviation, which `MetricsCallback` makes of the pictures.
+    standard deviation, which `MetricsCallback` makes of the pictures. Of volumes the slice in the middle is shown.
 
     Args:
         run: the run folder.
@@ -92,7 +92,11 @@ class ImageWriter(Sink):
         if batch.units is not None and not _is_shown(outputs.image):
             self._write_arrays(outputs, batch, batch.units, operator)
             return
-        shown = (lambda image: image) if batch.units is None else batch.units.picture
+        units = batch.units
+
+        def shown(images: Tensor) -> Tensor:
+            return images if units is None else units.picture(middle(images, pictures=4))
+
         clean = None if batch.clean is None else shown(batch.clean)
         restored = shown(outputs.image)
         measurement = shown(picture_of_measurement(batch.measurement, operator))
@@ -114,7 +118,7 @@ class ImageWriter(Sink):
             if (
                 self._samples == 1 and self._rows < self.grid
             ):  # a rank meets its images in order: its first ones hold the lowest of all
-                pseudoinverse = shown(operator.pinv(batch.measurement[place : place + 1])[0])
+                pseudoinverse = shown(operator.pinv(batch.measurement[place : place + 1]))[0]
                 columns = [measurement[place], pseudoinverse, restored[place]]
                 row = row_of(columns if clean is None else [*columns, clean[place]])
                 self.run.write_image("rows", index, name, row)
@@ -185,8 +189,8 @@ class ImageWriter(Sink):
 
 
 def _is_shown(images: Tensor) -> bool:
-    """Whether arrays, (B, C, ...), are pictures."""
-    return images.ndim == 4 and images.shape[1] in (1, 3)
+    """Whether arrays, (B, C, ...), are pictures or volumes of such."""
+    return images.ndim in (4, 5) and images.shape[1] in (1, 3)
 
 
 def _maps(maps: PerceptualMap, are_finite: Tensor, restored: Tensor, clean: Tensor | None) -> dict[int, Tensor]:

@@ -98,7 +98,7 @@ class RestorationDataModule(pl.LightningDataModule):
         multiple: where photographs keep their own size, cut each side to a multiple of so many pixels.
         channels: 3 for colour (a grey photograph becomes a grey RGB image), 1 for grey.
         batch_size: restorations in a batch, at most.
-        num_workers: processes that decode; 0 decodes in the main one.
+        num_workers: processes that decode; 0 decodes in the main one, on a thread beside the network.
         seed: seeds all noise, together with an image's index.
         limit: take the first so many photographs of the source only; None takes all.
         measurements: the photographs are the measurements themselves, made by the operator, and nobody knows the clean images.
@@ -277,8 +277,7 @@ class RestorationDataModule(pl.LightningDataModule):
         read = entry.load()
         assert isinstance(read, Values)
         one = Decoded(read.values[None], [entry.index], [read.name], [""], [-1], [read.form], [read.parameters], [0])
-        # The fit of an image's own operator to what it measured takes long by itself.
-        if not (self.operator.per_image and self.measurements) and isinstance(reason := self._shapes.of(one), str):
+        if (reason := self._shapes.first_look(one)) is not None:
             raise ValueError(f"{entry.place}: {reason}")
         low, high = torch.aminmax(torch.view_as_real(read.values) if read.values.is_complex() else read.values)
         return float(low), float(high)

@@ -59,6 +59,17 @@ class Shapes:
                 self._known[key] = str(error)
         return self._known[key]
 
+    def first_look(self, batch: Decoded) -> str | None:
+        """Why there are none, as far as it can be told without long work: the fit of an image's own operator is such."""
+        if not (self.measurements and self.operator.per_image):
+            found = self.of(batch)
+            return found if isinstance(found, str) else None
+        try:
+            self.operator.of(batch.names[0], batch.parameters[0])
+        except (FileNotFoundError, ValueError) as error:
+            return str(error)
+        return None
+
     def check(self, shape: tuple[int, ...], operator: Operator | None = None) -> None:
         """Refuse clean images of a shape, (C, ...).
 

@@ -29,6 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cclight.data.ahead import ahead
 from cclight.data.formats import SUFFIXES
 from cclight.data.preprocessing import Preprocessing
 from cclight.data.sources import Source
@@ -256,7 +257,7 @@ class FeatureDistances:
 
     def _statistics(self, images: Iterable[tuple[int, Tensor]]) -> FeatureStatistics:
         statistics = FeatureStatistics.zeros(self._dimension, self.kid_images)
-        for places, batch in _batches(images):
+        for places, batch in ahead(_batches(images)):
             statistics.update(places, self.features(batch))
         return statistics
 

@@ -92,7 +92,8 @@ class JPEG(Operator):
 
     def check_images(self, shape: tuple[int, ...]) -> None:
         if len(shape) != 3 or shape[0] not in (1, 3):
-            raise ValueError(f"JPEG takes grey or colour images, (C, H, W) of 1 or 3 channels, got {tuple(shape)}.")
+            given = shape[0] if len(shape) == 3 else f"the shape {tuple(shape)}"
+            raise ValueError(f"JPEG takes grey or colour images, 1 or 3 channels, got {given}.")
 
     def _grey(self, levels: Tensor) -> Tensor:
         _, luminance, _ = self._tables.like("", levels)

@@ -58,6 +58,9 @@ def own_array(key: str, name: str, parameters: Mapping[str, Tensor] | None) -> T
     """
     found = parameters or {}
     if key not in found:
-        others = f"it brings {', '.join(sorted(found))}" if found else "it brings none: take a source of array files"
-        raise ValueError(f"{name} has no array {key} for its operator, {others}")
+        others = f"it brings {', '.join(sorted(found))}" if found else "it brings none"
+        raise ValueError(
+            f"{name} has no array {key} for its operator, {others}: take a source of array files, and name it in "
+            "their parameters (data.source.parameters)"
+        )
     return found[key]

@@ -33,6 +33,16 @@ def to_uint8(images: Tensor) -> Tensor:
     return to_levels(to_image(images) if images.dtype == torch.uint16 else images, 8)
 
 
+def middle(images: Tensor, pictures: int) -> Tensor:
+    """What can be shown of volumes: of images (C, D, H, W) the slice in the middle, (C, H, W); pictures as they are.
+
+    Args:
+        images: one image or a batch.
+        pictures: how many dimensions pictures have: 3, a batch of them 4.
+    """
+    return images.select(-3, images.shape[-3] // 2) if images.ndim == pictures + 1 else images
+
+
 def to_levels(images: Tensor, depth: int) -> Tensor:
     """Images as the nearest levels that a picture of 8 or 16 bits holds.
 

@@ -24,7 +24,7 @@ from cclight.metrics.quantity import Quantity
 from cclight.metrics.summary import Summary, summarize
 from cclight.runs.files import encode_array, write_whole
 from cclight.runs.layout import Kind, picture_of
-from cclight.runs.pictures import encode_picture, read_png, to_image, to_levels, to_uint8
+from cclight.runs.pictures import encode_picture, middle, read_png, to_image, to_levels, to_uint8
 from cclight.runs.records import Record, key_of
 
 BEST = "_best"
@@ -58,7 +58,10 @@ def together(root: Path, samples: Sequence[Record], quantities: Sequence[Quantit
         path.parent.mkdir(exist_ok=True)
     picture = _place(root, "restored", first)
     if picture.is_file():
-        shown, depth = mean if units is None else units.picture(mean), 16 if read_png(picture).dtype == torch.uint16 else 8
+        shown, depth = (
+            mean if units is None else units.picture(middle(mean, pictures=3)),
+            16 if read_png(picture).dtype == torch.uint16 else 8,
+        )
         write_whole(paths["mean"], encode_picture(to_levels(shown, depth)))
         write_whole(paths["std"], encode_deviation(std if units is None else std * units.scale))
     if units is not None:
@@ -195,9 +198,9 @@ def read_deviation(path: Path, record: Record) -> Tensor:
 def deviation(std: Tensor) -> tuple[Tensor, float]:
     """Standard deviations, (C, H, W), as a picture, (3, H, W) in [-1, 1], and the value that is white in it, the largest one.
 
-    Channels are one in it, by their root mean square.
+    Channels are one in it, by their root mean square; of volumes it is the slice in the middle.
     """
-    level = std.double().square().mean(0).sqrt()
+    level = middle(std, pictures=3).double().square().mean(0).sqrt()
     largest = float(level.amax())
     return heat(level.float(), largest or 1.0), largest
 

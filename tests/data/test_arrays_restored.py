@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from PIL import Image
 
 import cclight
 from cclight import (
@@ -129,6 +131,16 @@ def test_what_cannot_be_used_is_told_before_any_network_call(case, tmp_path):
     trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
     with pytest.raises(ValueError, match=message):
         trainer.predict(Restorer(prior, ConjugateMoments(2), Denoising(), 0.1), data)
+
+
+def test_given_measurements_without_the_array_of_their_operator_are_told_in_one_line(tmp_path):
+    np.savez(tmp_path / "scan.npz", kspace=np.ones((3, 8, 8), np.complex64), maps=np.ones((3, 8, 8), np.complex64))
+    source = Arrays(tmp_path, key="kspace")
+    data = RestorationDataModule(source, MultiCoil(None, CartesianLines(2.0)), image_size=None, measurements=True)
+    prior = NeverAsked(torch.zeros(1, 2, 8, 8), torch.ones(1))
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    with pytest.raises(ValueError, match=r"None of the 1 arrays .*scan.npz: scan has no array maps .*data.source.parameters"):
+        trainer.predict(Restorer(prior, ConjugateMoments(2), data.operator), data)
 
 
 def test_one_array_with_nan_is_left_out_and_values_far_outside_are_told_of(tmp_path):
@@ -336,6 +348,29 @@ def test_signals_and_volumes_go_through_the_command_line(kind, tmp_path, monkeyp
     assert f"{before['nrmse']['mean']:.4f}" in capsys.readouterr().out
     assert main(["report", "runs/own", "runs/ddrm"]) == 0
     assert "NRMSE" in (tmp_path / "runs" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+def test_of_volumes_the_slice_in_the_middle_is_shown_and_of_signals_nothing(samples, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for kind in ("signal", "volume"):
+        write(tmp_path / "arrays", SHAPES[kind], 2)
+        write_mixture("prior.npz", SHAPES[kind])
+        (tmp_path / "own.yaml").write_text(OWN)
+        assert main(["predict", "--config", "own.yaml", "--run.name", kind, "--samples", str(samples)]) == 0
+        shutil.rmtree("arrays")
+    assert not list((tmp_path / "runs" / "signal").rglob("*.png"))
+    run = tmp_path / "runs" / "volume"
+    assert (run / "grid.png").is_file()
+    for part in ("restored", "clean", *(("mean",) if samples == 2 else ())):
+        array = (np.load(run / part / "00001_a1.npy") - 50) / 10 / 3  # three standard deviations are black and white
+        expected = np.clip(np.round((array[0, 1] + 1) / 2 * 255), 0, 255)
+        picture = np.asarray(Image.open(run / part / "00001_a1.png")).astype(float)
+        assert picture.shape[:2] == (3, 4)
+        assert np.abs(picture.reshape(3, 4, -1) - expected[..., None]).max() <= 1
+    if samples == 2:
+        assert np.load(run / "std" / "00001_a1.npy").shape == SHAPES["volume"]
+        assert (run / "std" / "00001_a1.png").is_file()
 
 
 WRONG = {

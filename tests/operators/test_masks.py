@@ -6,7 +6,8 @@ from PIL import Image
 
 from cclight import SmallPrior
 from cclight.operators.iterative import MotionBlur
-from cclight.operators.masks import Box, FixedMask, FreeForm, Inpainting, MaskFile, RandomPixels, harmonic_fill, mask_for
+from cclight.operators.mask_folder import mask_for
+from cclight.operators.masks import Box, FixedMask, FreeForm, Inpainting, MaskFile, RandomPixels, harmonic_fill
 from cclight.problem import Problem
 
 

@@ -38,7 +38,7 @@ def test_an_operator_of_each_image_is_the_one_made_of_its_arrays(name):
         own(x)
     with pytest.raises(ValueError, match=r"one has no array \w+ for its operator, it brings other"):
         own.of("one", {"other": MASK})
-    with pytest.raises(ValueError, match="it brings none: take a source of array files"):
+    with pytest.raises(ValueError, match="it brings none: take a source of array files, and name it in"):
         own.of("one")
 
 

@@ -18,7 +18,8 @@ from cclight.operators.base import LinearOperator, Operator
 from cclight.operators.circular import CircularBlur
 from cclight.operators.jpeg import JPEG, quantization_tables
 from cclight.operators.kernels import KernelFile
-from cclight.operators.masks import FixedMask, Inpainting, mask_for
+from cclight.operators.mask_folder import mask_for
+from cclight.operators.masks import FixedMask, Inpainting
 from cclight.operators.pixelwise import Colorization
 from cclight.operators.separable import BicubicDownsampling, GaussianBlur
 
