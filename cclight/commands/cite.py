@@ -7,7 +7,8 @@ import re
 import sys
 
 from cclight.commands.arguments import PlainParser
-from cclight.runs.results import Run, class_paths, is_own
+from cclight.runs.classes import class_paths, is_own
+from cclight.runs.results import Run
 
 # Data sets are named by path, not by class; a word of the path or of its configuration tells which.
 DATASETS = {

@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cclight.errors import UsageError, one_line
+from cclight.runs.classes import class_paths, is_own
 from cclight.runs.folder import RunFolder
 from cclight.runs.layout import Kind
 from cclight.runs.records import TOGETHER, Key, Record, key_of, merge
-from cclight.runs.results import Run, class_paths, is_own
+from cclight.runs.results import Run
 
 if TYPE_CHECKING:
     import torch
