@@ -1,8 +1,8 @@
 import torch
 
+from benchmarks.overhead import Dispatches
 from cclight.operators import conjugate_gradients
 from cclight.operators.conjugate_gradients import ASK_EVERY, least_squares
-from tests.samplers.test_host_reads import HostReads
 
 
 def problem(rows=12, columns=18, rank=9, seed=0):
@@ -68,9 +68,9 @@ def test_asking_seldom_changes_nothing_but_the_number_of_questions(monkeypatch):
     matrix, y = problem()
     exact = solve(matrix, y)
     monkeypatch.setattr(conjugate_gradients, "_patience", lambda device: ASK_EVERY)
-    with HostReads() as reads:
+    with Dispatches() as counts:
         seldom = solve(matrix, y)
     assert torch.equal(seldom.x, exact.x)
     assert torch.equal(seldom.residual, exact.residual)
     assert seldom.iterations == -(-exact.iterations // ASK_EVERY) * ASK_EVERY
-    assert reads.count == seldom.iterations // ASK_EVERY + 1
+    assert counts.reads == seldom.iterations // ASK_EVERY + 1
