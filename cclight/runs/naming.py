@@ -16,7 +16,8 @@ from cclight.runs.inputs import differences
 
 # What a name tells of. The noise level stands in both parts again.
 _PARTS = ("operator", "noise_std", "model", "data", "metrics", "trainer.precision")
-_UNTOLD = ("model.noise_std", "data.noise_std", "data.batch_size", "data.num_workers", "metrics.distances")
+# What stands elsewhere too, or changes no result; of samples a run may have more tomorrow.
+_UNTOLD = ("model.noise_std", "data.noise_std", "data.batch_size", "data.num_workers", "data.samples", "metrics.distances")
 _MOST = 4  # differences in a name
 
 

@@ -72,6 +72,15 @@ def test_another_configuration_is_called_by_what_differs(settings, name, taken):
     assert run_name("sr", "runs", changed(**settings)) == name
 
 
+def test_more_samples_go_on_where_fewer_are_and_fewer_go_elsewhere(taken):
+    more = {"samples": 4, "data__samples": 4}
+    assert run_name("sr", "runs", changed(**more)) == "sr"
+    leave(RunFolder("sr-factor8"), changed(operator__init_args__factor=8, **more))
+    for count, name in ((6, "sr-factor8"), (2, "sr-factor8-2")):
+        others = changed(operator__init_args__factor=8, samples=count, data__samples=count)
+        assert run_name("sr", "runs", others) == name
+
+
 def test_the_same_command_finds_its_own_folder_and_another_of_the_same_name_is_numbered(taken):
     one, other = (changed(model__prior__init_args__weights=f"{folder}/mine.safetensors") for folder in ("a", "b"))
     leave(RunFolder("sr-mine"), one)
