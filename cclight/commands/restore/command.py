@@ -89,7 +89,7 @@ def parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     made.add_argument(
         "--noise_std", "--noise-std", type=float, help="the pictures' noise, of values in [-1, 1] (told from the picture)"
     )
-    made.add_argument("--samples", type=int, default=1, metavar="K", help="restorations of each, with mean and spread (1)")
+    made.add_argument("--samples", type=int, metavar="K", help="restorations of each, with mean and spread (1)")
     made.add_argument("--seed", type=int, default=0, help="of the noise that restoration begins with (0)")
     made.add_argument("--tile", type=int, help="restore in parts of so many pixels a side (512 for results over a megapixel)")
     made.add_argument("--prior", metavar="FILE", help="weights that `cclight export` wrote (the embedded ones)")

@@ -17,7 +17,7 @@ from cclight.configs import packaged_configs
 from cclight.errors import UsageError
 
 # Settings of a configuration that are predict's own business.
-_OTHERS = ("data", "samples", "run", "images", "metrics", "trainer", "seed_everything", "model.compile", "model.channels_last")
+_OTHERS = ("data", "run", "images", "metrics", "trainer", "seed_everything", "model.compile", "model.channels_last")
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Model:
         operator: the operator, where no task says what was done.
         noise_std: σ_y, where the operator's configuration gives it.
         packaged: the sampler that the task's configuration has.
+        samples: restorations of each picture, where the configuration gives their number.
     """
 
     prior: Any
@@ -37,6 +38,7 @@ class Model:
     operator: Any = None
     noise_std: float | None = None
     packaged: Any = None
+    samples: int | None = None
 
 
 def read_model(options: argparse.Namespace) -> Model:
@@ -58,10 +60,11 @@ def read_model(options: argparse.Namespace) -> Model:
         content = parse([*files, *_shortcuts(options), *options.model])
         model = content["model"]
         if options.task is not None:
-            return Model(model["prior"], model["sampler"], packaged=packaged["sampler"])
+            return Model(model["prior"], model["sampler"], packaged=packaged["sampler"], samples=content["samples"])
         if content["operator"] is None:
             raise UsageError("what was done to the pictures? Give --task, --operator NAME or a --config that names an operator")
-        return Model(model["prior"], model["sampler"], content["operator"], content["noise_std"])
+        given = content["operator"], content["noise_std"]
+        return Model(model["prior"], model["sampler"], *given, samples=content["samples"])
     prior, sampler = dict(packaged["prior"]), dict(packaged["sampler"])
     if options.prior is not None:
         prior["init_args"] = {"weights": options.prior}
@@ -84,7 +87,7 @@ def _shortcuts(options: argparse.Namespace) -> list[str]:
 
 
 def parse(arguments: Sequence[str]) -> dict[str, Any]:
-    """Options in predict's words, as nodes of YAML: "model" with "prior" and "sampler", "operator" and "noise_std".
+    """Options in predict's words, as nodes of YAML: "model" with "prior" and "sampler", "operator", "noise_std" and "samples".
 
     Args:
         arguments: options, each in one word with its value or followed by it.
@@ -108,6 +111,7 @@ def parse(arguments: Sequence[str]) -> dict[str, Any]:
     parser.add_subclass_arguments(Sampler, "model.sampler", required=True)
     parser.add_subclass_arguments(Operator, "operator", required=False)
     parser.add_argument("--noise_std", type=float | None, default=None)
+    parser.add_argument("--samples", type=int | None, default=None)
     for name in _OTHERS:
         parser.add_argument(f"--{name}", type=Any, default=None)
     try:
@@ -117,7 +121,7 @@ def parse(arguments: Sequence[str]) -> dict[str, Any]:
         taken = [option for option in parser._option_string_actions if option.lstrip("-") not in _OTHERS]
         raise UsageError(explain(str(error), taken)) from error
     content: dict[str, Any] = config.as_dict()
-    found: dict[str, Any] = {key: content.get(key) for key in ("model", "operator", "noise_std")}
+    found: dict[str, Any] = {key: content.get(key) for key in ("model", "operator", "noise_std", "samples")}
     check_numbers(found)
     found["model"]["prior"] = found["model"]["prior"] or {"class_path": "SmallPrior"}
     return found

@@ -20,7 +20,7 @@ from cclight.commands.restore.parts import Part, around, noise_at, parts
 from cclight.commands.restore.tasks import Measured, measure, measure_by
 from cclight.data.decoding import Picture, read_picture
 from cclight.data.fitting import OutOfMemory, fit
-from cclight.data.noise import generator
+from cclight.data.noise import check_samples, generator
 from cclight.data.noise_level import noise_level, rounding
 from cclight.data.pixels import upright
 from cclight.errors import UsageError
@@ -58,6 +58,8 @@ class PictureRestorer:
         self.sampler: Sampler = build(model.sampler)
         self.operator: Operator | None = build(model.operator)
         self.noise_std = model.noise_std if options.noise_std is None else options.noise_std
+        self.samples = options.samples or model.samples or 1
+        check_samples(self.samples)
         packaged = None if model.packaged is None else build(model.packaged)
         # A person's own settings are taken as they are.
         self.tuned = packaged is not None and replace(self.sampler, steps=packaged.steps) == packaged
@@ -89,7 +91,7 @@ class PictureRestorer:
 
         def samples() -> Iterator[Tensor]:
             nonlocal nfe, given_up
-            for sample in range(self.options.samples):
+            for sample in range(self.samples):
                 restored = self._restore(measured, sampler, share, std, path, sample)
                 nfe, given_up = restored.nfe, given_up or restored.given_up > 0
                 image = restored.image if not picture.grey or measured.coloured else restored.image.mean(0, keepdim=True)
@@ -99,11 +101,11 @@ class PictureRestorer:
                 yield image
 
         calls = []
-        if self.options.samples > 1:
+        if self.samples > 1:
             image, deviation = moments(samples())
             write(beside(output, "mean"), image)
             write_whole(beside(output, "std").with_suffix(".png"), encode_deviation(deviation))
-            calls.append(f"{self.options.samples} samples with their mean and standard deviation")
+            calls.append(f"{self.samples} samples with their mean and standard deviation")
             if not deviation.any():
                 calls.append(alike(sampler))
         else:
@@ -255,7 +257,7 @@ class PictureRestorer:
                 x = x.detach().requires_grad_()
                 self.prior(x, t).sum().backward()
             seconds = time.perf_counter() - begin
-        seconds *= 1.2 * self.options.samples * self.sampler.steps * pixels / x[0, 0].numel()
+        seconds *= 1.2 * self.samples * self.sampler.steps * pixels / x[0, 0].numel()
         length, unit = next(pair for pair in ((3600, "h"), (60, "min"), (1, "s")) if seconds >= 1.5 * pair[0] or pair[0] == 1)
         about = f"{seconds / length:.0f} {unit}"
         print(f"{path} becomes {size[1]}×{size[0]}, in {len(places)} parts: about {about}", file=sys.stderr, flush=True)

@@ -74,6 +74,15 @@ def test_several_samples_with_their_mean_and_spread(pictures):
     assert "left out, as results of earlier calls: grey_sr.png and 4 more" in again.stderr
 
 
+def test_a_configuration_may_ask_for_samples(pictures):
+    (pictures / "many.yaml").write_text("samples: 2\n")
+    assert restore(pictures, "grey.png", "--task", "sr", "--config", "many.yaml").returncode == 0
+    assert (pictures / "grey_sr_1.png").exists()
+    once = restore(pictures, "grey.png", "--task", "sr", "--config", "many.yaml", "--samples", "1", "--output", "once.png")
+    assert once.returncode == 0
+    assert not (pictures / "once_1.png").exists()
+
+
 def test_the_other_tasks(pictures):
     """Each leaves a picture of the input's size; what a mask keeps stays as it is; a grey picture gets channels."""
     for arguments in (
