@@ -115,9 +115,8 @@ class ImageWriter(Sink):
                     self.run.write_image("clean", index, name, clean[place], depth)
             if not outputs.finite[place]:
                 continue
-            if (
-                self._samples == 1 and self._rows < self.grid
-            ):  # a rank meets its images in order: its first ones hold the lowest of all
+            # A rank meets its images in order: its first ones hold the lowest of all.
+            if self._samples == 1 and self._rows < self.grid:
                 pseudoinverse = shown(operator.pinv(batch.measurement[place : place + 1]))[0]
                 columns = [measurement[place], pseudoinverse, restored[place]]
                 row = row_of(columns if clean is None else [*columns, clean[place]])

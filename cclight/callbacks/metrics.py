@@ -269,7 +269,8 @@ class MetricsCallback(Sink):
         records = self.records
         quantities = self.measuring.quantities
         found = summarize_records(quantities, records, reasons, self.seed)
-        found += summarize_together(quantities, records, next(iter(reasons.values()), None), self.seed)
+        blind = NOT_APPLICABLE if NOT_APPLICABLE in reasons.values() else None
+        found += summarize_together(quantities, records, blind, self.seed)
         self.summaries = {summary.quantity.name: summary for summary in found}
         if self.distances is not None:
             names = {index: record["name"] for index, record in records.items() if "failed" not in record}

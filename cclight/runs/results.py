@@ -322,14 +322,15 @@ def write_results(
     write_whole(run.path / "metrics.csv", text.getvalue().encode())
     from cclight.runs.spread import reliability
 
-    curve = reliability(records)
+    curve, samples = reliability(records), max((record.get("samples", 1) for record in records.values()), default=1)
     results = {
         "images": len(records),
         "failed": failed,
         "left_out": [{"index": index, "reason": reason} for index, reason in sorted((left_out or {}).items())],
         "metrics": {name: summary.as_json() for name, summary in summaries.items()},
         **({"distances": distances} if distances else {}),
-        **({"samples": max(record.get("samples", 1) for record in records.values()), "reliability": curve} if curve else {}),
+        **({"samples": samples} if samples > 1 else {}),
+        **({"reliability": curve} if curve else {}),
         "versions": {package: _version(package) for package in ("cclight", "torch", "lightning", "torchmetrics")},
     }
     content = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

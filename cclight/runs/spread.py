@@ -58,10 +58,8 @@ def together(root: Path, samples: Sequence[Record], quantities: Sequence[Quantit
         path.parent.mkdir(exist_ok=True)
     picture = _place(root, "restored", first)
     if picture.is_file():
-        shown, depth = (
-            mean if units is None else units.picture(middle(mean, pictures=3)),
-            16 if read_png(picture).dtype == torch.uint16 else 8,
-        )
+        shown = mean if units is None else units.picture(middle(mean, pictures=3))
+        depth = 16 if read_png(picture).dtype == torch.uint16 else 8
         write_whole(paths["mean"], encode_picture(to_levels(shown, depth)))
         write_whole(paths["std"], encode_deviation(std if units is None else std * units.scale))
     if units is not None:

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -79,6 +80,11 @@ class PictureRestorer:
             output: where its restoration goes; the suffix says in which format.
         """
         begin = time.perf_counter()
+        std_path = beside(output, "std").with_suffix(".png")
+        further = [sample_of(output, sample) for sample in range(1, self.samples)]
+        further += [beside(output, "mean"), std_path] if further else []
+        if not self.options.overwrite and (there := [file for file in further if file.exists()]):
+            raise ValueError(f"{there[0]} is there already: --overwrite replaces it, another --output keeps it")
         picture = read_picture(path)
         depth, notes = self._format(picture, output)
         measured = self._measured(picture, path)
@@ -97,19 +103,26 @@ class PictureRestorer:
                 image = restored.image if not picture.grey or measured.coloured else restored.image.mean(0, keepdim=True)
                 pixels = np.ascontiguousarray(upright(image.permute(1, 2, 0).numpy(), measured.orientation))
                 image = torch.from_numpy(pixels).permute(2, 0, 1)
-                write(sample_of(output, sample), image)
+                if sample:
+                    write(sample_of(output, sample), image)
                 yield image
 
         calls = []
-        if self.samples > 1:
-            image, deviation = moments(samples())
-            write(beside(output, "mean"), image)
-            write_whole(beside(output, "std").with_suffix(".png"), encode_deviation(deviation))
-            calls.append(f"{self.samples} samples with their mean and standard deviation")
-            if not deviation.any():
-                calls.append(alike(sampler))
-        else:
-            image = next(samples())
+        try:
+            every = samples()
+            image = next(every)
+            if further:
+                mean, deviation = moments(chain([image], every))
+                write(beside(output, "mean"), mean)
+                write_whole(std_path, encode_deviation(deviation))
+                calls.append(f"{self.samples} samples with their mean and standard deviation")
+                if not deviation.any():
+                    calls.append(alike(sampler))
+            write(output, image)  # last: where it is, the picture is done
+        except BaseException:
+            for file in further:
+                file.unlink(missing_ok=True)
+            raise
         size = f"{image.shape[2]}×{image.shape[1]}"
         calls.insert(0, f"{type(sampler).__name__}, {nfe} network calls")
         said = [*calls, *witness, *picture.notes, *measured.notes, *notes]

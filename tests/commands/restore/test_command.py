@@ -14,7 +14,9 @@ from safetensors.torch import save_file
 from skimage import data
 
 from cclight.commands.restore.command import parser
+from cclight.commands.restore.model import read_model
 from cclight.commands.restore.outputs import find_jobs
+from cclight.commands.restore.restorer import PictureRestorer
 from cclight.commands.restore.tasks import measure
 from cclight.data.decoding import read_picture
 from cclight.runs.pictures import encode_picture
@@ -72,6 +74,38 @@ def test_several_samples_with_their_mean_and_spread(pictures):
     # The next call for the whole folder takes none of them for a picture.
     again = restore(pictures, ".", "--task", "sr")
     assert "left out, as results of earlier calls: grey_sr.png and 4 more" in again.stderr
+
+
+def test_a_persons_own_file_is_not_replaced_by_a_sample(pictures):
+    (pictures / "grey_sr_1.png").write_bytes(b"mine")
+    result = restore(pictures, "grey.png", "--task", "sr", "--samples", "2")
+    assert result.returncode == 1
+    assert "grey_sr_1.png is there already: --overwrite replaces it" in result.stderr
+    assert (pictures / "grey_sr_1.png").read_bytes() == b"mine"
+    assert not (pictures / "grey_sr.png").exists()
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, ValueError])
+def test_a_picture_stopped_between_its_samples_leaves_nothing_and_is_done_by_the_same_command(pictures, monkeypatch, kind):
+    options = parser().parse_args(
+        [str(pictures / "grey.png"), "--task", "sr", "--samples", "3", "--steps", "1", "--prior", str(WEIGHTS)]
+    )
+    restorer = PictureRestorer(options, read_model(options))
+    whole = restorer._restore
+
+    def stopped(*arguments):
+        if arguments[-1] == 2:
+            assert (pictures / "out_1.png").exists()
+            raise kind("stopped")
+        return whole(*arguments)
+
+    monkeypatch.setattr(restorer, "_restore", stopped)
+    with pytest.raises(kind):
+        restorer(pictures / "grey.png", pictures / "out.png")
+    assert not list(pictures.glob("out*"))
+    monkeypatch.undo()
+    restorer(pictures / "grey.png", pictures / "out.png")
+    assert len(list(pictures.glob("out*"))) == 5
 
 
 def test_a_configuration_may_ask_for_samples(pictures):
