@@ -88,7 +88,8 @@ def run(photographs: Path, folder: Path, sampler: str, task: str) -> dict:
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_pair_that_makes_sense_runs(sampler, task, photographs, tmp_path):
     least = getattr(cclight, sampler).requires
-    if not issubclass(getattr(cclight, task), least):
+    # What is linear but for its rounding is a linear problem too.
+    if not issubclass(getattr(cclight, task), least) and task not in ("JPEG", "Quantization"):
         with pytest.raises(TypeError, match=f"{sampler} needs a {least.__name__}"):
             run(photographs, tmp_path, sampler, task)
         return

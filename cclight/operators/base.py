@@ -76,6 +76,18 @@ class Operator(nn.Module, ABC):
         """
         return pinv_y
 
+    def linear_problem(self, y: Tensor, noise_std: float) -> tuple[Operator, Tensor, float]:
+        """The linear problem that a measurement also is, for samplers that want one: operator, y and σ_y.
+
+        Override it where H is a linear map with its results rounded, which counts as noise (`JPEG`, `Quantization`). Here it is
+        the measurement's own problem.
+
+        Args:
+            y: the measurements, (B, ...).
+            noise_std: σ_y.
+        """
+        return self, y, noise_std
+
     def of(self, name: str, parameters: Mapping[str, Tensor] | None = None) -> Operator:
         """The operator of the image of this name in its source; here the same for all.
 

@@ -63,6 +63,12 @@ class Compose(Operator):
             y = operator.pinv(y)
         return y
 
+    def linear_problem(self, y: Tensor, noise_std: float) -> tuple[Operator, Tensor, float]:
+        """Linear operators before one that is linear but for its rounding."""
+        *first, last = self.operators
+        rounded, y, noise_std = last.linear_problem(y, noise_std)
+        return (self if rounded is last else Compose([*first, rounded])), y, noise_std
+
     def check_images(self, shape: tuple[int, ...]) -> None:
         own = next(chain(self.parameters(), self.buffers()), torch.empty(0))
         x = torch.zeros(1, *shape, device=own.device)  # an operator with weights takes images where these lie

@@ -15,16 +15,16 @@ References:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from functools import lru_cache
+from typing import get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cclight.operators.base import Operator
+from cclight.operators.base import LinearOperator, Operator
+from cclight.operators.jpeg_levels import JPEGLevels, Subsampling, check_picture
 from cclight.operators.tables import Table
-
-Subsampling = Literal["4:4:4", "4:2:2", "4:2:0"]
 
 LUMINANCE = (
     (16, 11, 10, 16, 24, 40, 51, 61),
@@ -90,10 +90,13 @@ class JPEG(Operator):
     def pinv(self, y: Tensor) -> Tensor:
         return y
 
+    def linear_problem(self, y: Tensor, noise_std: float) -> tuple[LinearOperator, Tensor, float]:
+        self.check_images(tuple(y.shape[1:]))
+        levels = _levels(tuple(map(tuple, self._quantization())), self.subsampling, noise_std)
+        return levels, levels.measured(y), levels.noise_std(y.shape[1])
+
     def check_images(self, shape: tuple[int, ...]) -> None:
-        if len(shape) != 3 or shape[0] not in (1, 3):
-            given = shape[0] if len(shape) == 3 else f"the shape {tuple(shape)}"
-            raise ValueError(f"JPEG takes grey or colour images, 1 or 3 channels, got {given}.")
+        check_picture(shape)
 
     def _grey(self, levels: Tensor) -> Tensor:
         _, luminance, _ = self._tables.like("", levels)
@@ -126,9 +129,17 @@ class JPEG(Operator):
         for rows, half, mirror in ((slice(0, 8, 2), DCT_EVEN, 1), (slice(1, 8, 2), DCT_ODD, -1)):
             dct[rows, :4] = torch.tensor(half, dtype=torch.float64)
             dct[rows, 4:] = mirror * dct[rows, :4].flip(1)
-        tables = quantization_tables(self.quality) if self.tables is None else self.tables
+        tables = self._quantization()
         luminance, chrominance = (torch.tensor(tables[k], dtype=torch.float64).view(8, 8) for k in (0, -1))
         return dct, luminance, chrominance
+
+    def _quantization(self) -> Sequence[Sequence[int]]:
+        return quantization_tables(self.quality) if self.tables is None else self.tables
+
+
+@lru_cache(maxsize=8)
+def _levels(tables: tuple[tuple[int, ...], ...], subsampling: Subsampling, added: float) -> JPEGLevels:
+    return JPEGLevels(tables, subsampling, added)  # kept: every batch asks for the same one, with its decompositions
 
 
 def quantization_tables(quality: int) -> tuple[list[int], list[int]]:

@@ -8,16 +8,19 @@ r"""Nonlinear operators: H and H⁺ are replaced by an encoder h and a decoder h
 | `NonlinearBlur`  | a user's module               | y                                                |
 
 A heuristic of Pandey et al. (after Song et al., Pseudoinverse-Guided Diffusion Models, ICLR 2023): P is no projector here, and
-nothing is exact. `JPEG` and `CodecCompression` live in files of their own.
+nothing is exact; but for `Quantization` and `JPEG`, which are linear maps and rounding (`Operator.linear_problem`). `JPEG` and `CodecCompression` live in files of their own.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from cclight.operators.base import Operator
+from cclight.operators.pixelwise import Denoising
 
 
 class Quantization(Operator):
@@ -41,6 +44,10 @@ class Quantization(Operator):
 
     def pinv(self, y: Tensor) -> Tensor:
         return y
+
+    def linear_problem(self, y: Tensor, noise_std: float) -> tuple[Operator, Tensor, float]:
+        step = 2 / (2**self.bits - 1)
+        return Denoising(), y, math.hypot(noise_std, step / math.sqrt(12))
 
 
 class HDR(Operator):

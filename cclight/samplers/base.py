@@ -38,7 +38,8 @@ class Sampler(ABC):
         t_end: progress at which it ends; None for the path's own end: 0.999 on the VP path and 1 on the OT path.
         timesteps: how the steps are spaced, see `cclight.samplers.grid`.
         divides_by_alpha: whether its guidance does, and so cannot begin where a path has no signal at all.
-        requires: the least capable operator that the sampler can work with.
+        requires: the least capable operator that the sampler can work with; another one's linear problem will do, where it has
+            one (`Operator.linear_problem`).
         reference: BibTeX of the paper to cite, or an empty string.
     """
 
@@ -191,6 +192,8 @@ class Sampler(ABC):
             noise = _initial(operator, y, seed)
         if generators is None:
             generators = _draws(noise.shape[0], seed)
+        if not isinstance(operator, self.requires) and not isinstance(noise_std, Tensor):
+            operator, y, noise_std = operator.linear_problem(y, noise_std)
         if isinstance(noise_std, Tensor):
             operator, y, noise_std = whitened(operator, y, noise_std)
         if y.is_complex():

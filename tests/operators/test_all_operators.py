@@ -12,7 +12,8 @@ from cclight.operators.base import LinearOperator, Operator, SpectralOperator
 from cclight.operators.circular import CircularBlur
 from cclight.operators.compose import Compose, LinearCompose
 from cclight.operators.iterative import MotionBlur
-from cclight.operators.jpeg import JPEG
+from cclight.operators.jpeg import JPEG, quantization_tables
+from cclight.operators.jpeg_levels import JPEGLevels
 from cclight.operators.kernels import FixedKernel
 from cclight.operators.masks import Box, FreeForm, Inpainting, RandomPixels
 from cclight.operators.nonlinear import HDR, NonlinearBlur, PhaseRetrieval, Quantization
@@ -36,6 +37,8 @@ SPECTRAL: dict[str, SpectralOperator] = {
     "circular": CircularBlur(FixedKernel(torch.tensor([[0.0, 0.1, 0.0], [0.0, 0.7, 0.3], [0.0, 0.2, 0.1]]))),
     "colorization": Colorization(),
     "denoising": Denoising(),
+    "jpeg_levels": JPEGLevels(quantization_tables(20), "4:2:0"),
+    "jpeg_levels_422": JPEGLevels(quantization_tables(80), "4:2:2"),
 }
 # Well-conditioned, so that conjugate gradients reach the tolerance of the identities.
 ITERATIVE: dict[str, LinearOperator] = {
@@ -164,7 +167,7 @@ def test_each_image_is_taken_by_itself_and_comes_back_in_shape(name, device):
 
 
 ROWS_AND_COLUMNS = {name: one for name, one in ALL.items() if one.least_sides}
-FLAT = ("colorization", "jpeg")  # of pictures alone
+FLAT = ("colorization", "jpeg", "jpeg_levels", "jpeg_levels_422")  # of pictures alone
 
 
 @pytest.mark.parametrize("name", [*ROWS_AND_COLUMNS, "tomography"])

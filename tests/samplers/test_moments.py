@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from cclight import (
+    HDR,
     AveragePooling,
     BicubicDownsampling,
     Conjugate,
@@ -14,7 +15,6 @@ from cclight import (
     GaussianMixture,
     Inpainting,
     PiGDM,
-    Quantization,
     VPPath,
 )
 from cclight.operators.masks import Box, FixedMask
@@ -146,5 +146,5 @@ def test_what_it_cannot_do_is_refused():
     with pytest.raises(ValueError, match="renewal is a number >= 0, got -1"):
         ConjugateMoments(renewal=-1.0)
     prior = small_mixture(PATHS[0])
-    with pytest.raises(TypeError, match="ConjugateMoments needs a LinearOperator, and Quantization is none"):
-        ConjugateMoments().sample(prior, Quantization(4), normal(1, 1, 4, 4), normal(1, 1, 4, 4))
+    with pytest.raises(TypeError, match="ConjugateMoments needs a LinearOperator, and HDR is none"):
+        ConjugateMoments().sample(prior, HDR(), normal(1, 1, 4, 4), normal(1, 1, 4, 4))

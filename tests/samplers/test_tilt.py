@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cclight import AveragePooling, BicubicDownsampling, GaussianMixture, Inpainting, Quantization
+from cclight import HDR, AveragePooling, BicubicDownsampling, GaussianMixture, Inpainting
 from cclight.operators.masks import Box
 from cclight.samplers.moments import ConjugateMoments
 from cclight.samplers.tilt import ConjugateTilt
@@ -137,5 +137,5 @@ def test_what_it_cannot_do_is_refused():
         ConjugateTilt(order=3)
     with pytest.raises(ValueError, match="renewal is a number >= 0"):
         ConjugateTilt(renewal=-1.0)
-    with pytest.raises(TypeError, match="ConjugateTilt needs a LinearOperator, and Quantization is none"):
-        ConjugateTilt().sample(small_mixture(PATHS[0]), Quantization(4), normal(1, 1, 4, 4), normal(1, 1, 4, 4))
+    with pytest.raises(TypeError, match="ConjugateTilt needs a LinearOperator, and HDR is none"):
+        ConjugateTilt().sample(small_mixture(PATHS[0]), HDR(), normal(1, 1, 4, 4), normal(1, 1, 4, 4))

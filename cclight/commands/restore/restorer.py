@@ -37,7 +37,6 @@ from cclight.samplers.base import Sampler, alike
 LARGE, TILE = 1024 * 1024, 512  # results of more pixels are made in parts of this side
 # So far from the measurement, in σ_y and in any case, a restoration must at least be nearer than the picture itself.
 ALLOWED, ALLOWED_ANYHOW = 4.0, 0.05
-
 # What JPEG of quality 10 takes from photographs, σ: the configuration of `jpeg` was tuned there.
 TUNED = 0.088
 
@@ -61,9 +60,6 @@ class PictureRestorer:
         self.noise_std = model.noise_std if options.noise_std is None else options.noise_std
         self.samples = options.samples or model.samples or 1
         check_samples(self.samples)
-        packaged = None if model.packaged is None else build(model.packaged)
-        # A person's own settings are taken as they are.
-        self.tuned = packaged is not None and replace(self.sampler, steps=packaged.steps) == packaged
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         prior: Prior = build(model.prior)
         if prior.channels not in (1, 3):
@@ -89,7 +85,7 @@ class PictureRestorer:
         depth, notes = self._format(picture, output)
         measured = self._measured(picture, path)
         std, witness = self._noise_std(measured, picture.depth)
-        sampler, share = self._settings(measured)
+        sampler = self._sampler(measured)
         nfe, given_up = 0, False
 
         def write(target: Path, image: Tensor) -> None:
@@ -98,7 +94,7 @@ class PictureRestorer:
         def samples() -> Iterator[Tensor]:
             nonlocal nfe, given_up
             for sample in range(self.samples):
-                restored = self._restore(measured, sampler, share, std, path, sample)
+                restored = self._restore(measured, sampler, std, path, sample)
                 nfe, given_up = restored.nfe, given_up or restored.given_up > 0
                 image = restored.image if not picture.grey or measured.coloured else restored.image.mean(0, keepdim=True)
                 pixels = np.ascontiguousarray(upright(image.permute(1, 2, 0).numpy(), measured.orientation))
@@ -150,15 +146,15 @@ class PictureRestorer:
             measured = measure(picture, path, self.options)
         return replace(measured, y=measured.y[:, :1]) if grey else measured
 
-    def _settings(self, measured: Measured) -> tuple[Sampler, float]:
-        """The sampler, and the restoration's share of the result; what was compressed less than in tuning is kept more."""
-        if self.options.task != "jpeg" or measured.compressed >= TUNED or not self.tuned:
-            return self.sampler, 1.0
-        path, share = self.prior.path, measured.compressed / TUNED
+    def _sampler(self, measured: Measured) -> Sampler:
+        """The sampler. The packaged one begins with as much less noise as a picture was compressed less than in tuning."""
+        if self.options.task != "jpeg" or self.options.model or measured.compressed >= TUNED:
+            return self.sampler
+        path = self.prior.path
         tuned = path.ratio(path.time(torch.tensor(self.sampler.t_start, dtype=torch.float64)))
-        begin = path.time_at_ratio(share**2 * tuned)
+        begin = path.time_at_ratio(measured.compressed / TUNED * tuned)
         t_start = min(float((begin - path.t_noise) / (path.t_data - path.t_noise)), 0.99)
-        return replace(self.sampler, t_start=t_start), share  # type: ignore[type-var]
+        return replace(self.sampler, t_start=t_start)  # type: ignore[type-var]
 
     def _noise_std(self, measured: Measured, depth: int) -> tuple[float, list[str]]:
         """σ_y, and where it comes from."""
@@ -182,7 +178,7 @@ class PictureRestorer:
             )
         return found.std, [f"noise {found.std:.4f} ({found.witness})"]
 
-    def _restore(self, measured: Measured, sampler: Sampler, share: float, std: float, path: Path, sample: int) -> _Restored:
+    def _restore(self, measured: Measured, sampler: Sampler, std: float, path: Path, sample: int) -> _Restored:
         """Part by part, mixed where parts overlap."""
         # The noise of a picture's parts takes all numbers of its seed: another sample has another seed.
         seed = f"{self.options.seed} sample {sample}" if sample else self.options.seed
@@ -197,7 +193,7 @@ class PictureRestorer:
             total = measured.y[0] * weights
         given_up = nfe = 0
         for number, part in enumerate(_shown(places, path)):
-            image, nfe, agrees = self._part(measured, sampler, share, part, std, number, seed)
+            image, nfe, agrees = self._part(measured, sampler, part, std, number, seed)
             given_up += not agrees
             weight = (part.down[:, None] * part.across).repeat_interleave(scale, 0).repeat_interleave(scale, 1)
             rows, columns = (slice(place.start * scale, place.stop * scale) for place in (part.rows, part.columns))
@@ -231,7 +227,7 @@ class PictureRestorer:
         return Tiled(self.prior, side + -side % self.prior.stride)
 
     def _part(
-        self, measured: Measured, sampler: Sampler, share: float, part: Part, std: float, number: int, seed: int | str
+        self, measured: Measured, sampler: Sampler, part: Part, std: float, number: int, seed: int | str
     ) -> tuple[Tensor, int, bool]:
         """One part's image (C, h, w), the network calls, and whether it agrees with the measurement."""
         y = measured.y[..., part.rows, part.columns].to(self.device)
@@ -246,8 +242,7 @@ class PictureRestorer:
             raise OutOfMemory(f"{error}: give --tile {max(64, (self.options.tile or TILE) // 2)}") from error
         if not solved.finite.all():
             raise ValueError("the restoration holds NaN or infinity: try more --steps, or another --noise_std")
-        image = solved.image if share == 1 else torch.lerp(fitted.y, solved.image, share)
-        agrees = True
+        image, agrees = solved.image, True
         if measured.missing is None:
             plain = fitted.y if fitted.y.shape[1:] == fitted.shape else fitted.operator.pinv(fitted.y)
             allowed = max(ALLOWED * max(std, measured.compressed), ALLOWED_ANYHOW)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from cclight.data.noise_level import compression
 from cclight.data.pixels import LARGEST, upright
 from cclight.operators.base import LinearOperator, Operator
 from cclight.operators.circular import CircularBlur
+from cclight.operators.compose import Compose
 from cclight.operators.jpeg import JPEG, quantization_tables
 from cclight.operators.kernels import KernelFile
 from cclight.operators.mask_folder import mask_for
@@ -117,8 +118,12 @@ def to_y(pixels: np.ndarray) -> Tensor:
 def _sr(picture: Picture, path: Path, options: argparse.Namespace) -> Measured:
     factor = 4 if options.factor is None else options.factor
     _check_size(picture, factor, "give a smaller --factor")
-    operator = BicubicDownsampling(factor)
-    return Measured(to_y(picture.pixels), lambda *_: operator, scale=factor, compressed=_compressed(picture))
+    operator: Operator = BicubicDownsampling(factor)
+    if picture.jpeg is None:
+        return Measured(to_y(picture.pixels), lambda *_: operator, scale=factor)
+    stored = _stored(picture)
+    operator = Compose([operator, stored.operator(slice(None), slice(None))])
+    return replace(stored, operator=lambda *_: operator, scale=factor, notes=(*stored.notes, "its JPEG compression undone too"))
 
 
 def _deblur(picture: Picture, path: Path, options: argparse.Namespace) -> Measured:
@@ -141,9 +146,20 @@ def _colorize(picture: Picture, path: Path, options: argparse.Namespace) -> Meas
 
 
 def _jpeg(picture: Picture, path: Path, options: argparse.Namespace) -> Measured:
+    if picture.jpeg is None and options.quality is None:
+        raise ValueError("it is no JPEG file, whose compression could be read: give --quality (1 to 100)")
+    return _stored(picture, None if options.quality is None else [list(t) for t in quantization_tables(options.quality)])
+
+
+def _stored(picture: Picture, tables: list[list[int]] | None = None) -> Measured:
+    """A picture as its file stores it: JPEG's blocks begin at a corner there.
+
+    Args:
+        picture: of a JPEG file, where no tables are given.
+        tables: of quantization, in the place of the file's.
+    """
     stored = picture.jpeg
     orientation = 1 if stored is None else stored.orientation
-    # Its blocks begin at a corner of the picture as stored.
     pixels = np.ascontiguousarray(upright(picture.pixels, _UNDOES.get(orientation, 1)))
     notes: tuple[str, ...] = ()
     subsampling = "4:2:0" if stored is None else stored.subsampling
@@ -151,12 +167,9 @@ def _jpeg(picture: Picture, path: Path, options: argparse.Namespace) -> Measured
         subsampling = "4:4:4"
     if subsampling not in ("4:4:4", "4:2:2", "4:2:0"):
         notes, subsampling = (f"its chroma subsampling ({subsampling}) is taken for 4:2:0",), "4:2:0"
-    if options.quality is not None:
-        tables = [list(table) for table in quantization_tables(options.quality)]
-    elif stored is not None:
+    if tables is None:
+        assert stored is not None
         tables = _tables(stored.quantization)
-    else:
-        raise ValueError("it is no JPEG file, whose compression could be read: give --quality (1 to 100)")
     operator = JPEG(subsampling=subsampling, tables=tables)  # type: ignore[arg-type]
     lost = compression(_levels(pixels), tables, subsampling)
     return Measured(

@@ -83,7 +83,7 @@ def test_a_compressed_photograph_keeps_what_is_right_in_it(file, tmp_path, monke
     assert main(["restore", "y.jpg", "--task", "jpeg", "--output", "out.png"]) == 0
     restored, given = np.asarray(Image.open("out.png")), np.asarray(Image.open("y.jpg"))
     assert psnr(restored, clean) > psnr(given, clean) - 0.2
-    assert psnr(restored, given) > {"jpeg90": 42, "jpeg30": 32}.get(file, 38)
+    assert psnr(restored, given) > {"jpeg90": 40, "jpeg30": 32}.get(file, 37)
     assert blockiness(restored) < max(blockiness(given), 1)  # a good file has no blocks to lose
 
 
