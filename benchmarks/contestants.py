@@ -103,8 +103,8 @@ def on_photographs(nfe: int) -> dict[str, dict[str, Run]]:
 
 
 def packaged(task: str) -> dict[str, Run]:
-    """What the packaged configurations restore with, the same for every linear operator."""
-    sampler = recipe("jpeg" if task == "jpeg" else "sr").sampler
+    """What the packaged configuration of such a task restores with."""
+    sampler = recipe({"jpeg": "jpeg", "box": "inpaint", "random": "inpaint"}.get(task, "sr")).sampler
     return {_describe(sampler): _runner(sampler, False)}
 
 

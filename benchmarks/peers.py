@@ -12,6 +12,7 @@ take an operator says so in a TypeError.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from typing import Any
@@ -85,14 +86,18 @@ def describe(chosen: Mapping[str, Any]) -> str:
     return " ".join(value if isinstance(value, str) else f"{key.strip('_')}={value}" for key, value in chosen.items())
 
 
-def needs(cell: Any, kind: type[Operator], name: str) -> None:
-    """Refuse an operator that the sampler cannot take.
+def given(cell: Any, kind: type[Operator], name: str) -> Any:
+    """The cell with an operator that the sampler can take: its own, or the linear problem that it also is.
 
     Raises:
         TypeError: with what it needs.
     """
-    if not isinstance(cell.operator, kind):
-        raise TypeError(f"{name} needs a {kind.__name__}, and {type(cell.operator).__name__} is none")
+    if isinstance(cell.operator, kind):
+        return cell
+    operator, y, noise_std = cell.operator.linear_problem(cell.y, cell.noise_std)
+    if not isinstance(operator, kind):
+        raise TypeError(f"{name} needs a {kind.__name__}, and {type(operator).__name__} is none")
+    return replace(cell, operator=operator, y=y, noise_std=noise_std)
 
 
 def azula(nfe: int, settings: Settings = OF_MIXTURES, guess: Guess = pseudoinverse) -> dict[str, dict[str, Run]]:
@@ -133,6 +138,7 @@ def azula(nfe: int, settings: Settings = OF_MIXTURES, guess: Guess = pseudoinver
         steps = nfe * EVALUATION / (1 + VJP * (1 + iterations))
 
         def run(cell: Any) -> Tensor:
+            cell = given(cell, LinearOperator, "azula MMPS")
             variance = max(cell.noise_std, SMALLEST) ** 2
             denoiser = MMPSDenoiser(Wrapped(cell.prior), cell.y, cell.operator, lambda v: variance * v, iterations=iterations)
             return getattr(azula.sample, kind)(denoiser, **times(steps, start, cell))(started(cell, guess, start))
@@ -141,7 +147,7 @@ def azula(nfe: int, settings: Settings = OF_MIXTURES, guess: Guess = pseudoinver
 
     def diffpir(lmbda: float, start: float, guess: Guess, nfe: int) -> Run:
         def run(cell: Any) -> Tensor:
-            needs(cell, LinearOperator, "azula DiffPIR")
+            cell = given(cell, LinearOperator, "azula DiffPIR")
             variance = max(cell.noise_std, SMALLEST) ** 2
             denoiser = DiffPIRDenoiser(Wrapped(cell.prior), cell.y, cell.operator, variance, lmbda, iterations=3)
             return azula.sample.DDIMSampler(denoiser, **times(nfe * EVALUATION, start, cell))(started(cell, guess, start))
@@ -260,7 +266,7 @@ def deepinv(nfe: int, settings: Settings = OF_MIXTURES, guess: Guess = pseudoinv
         begin: Callable[[Any], dict[str, Any]] = lambda cell: {},
     ) -> Run:
         def run(cell: Any) -> Tensor:
-            needs(cell, kind, name)
+            cell = given(cell, kind, name)
             torch.manual_seed(0)
             of_cell, y = physics(cell)
             denoiser = UnitDenoiser(cell.prior)
