@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from cclight.operators.base import LinearOperator, Operator
 
+ROUNDED = 1e-2  # tolerance of H⁺ where rounding is the noise: it weighs coefficients by up to 100, and its size is a guess
+
 
 class Compose(Operator):
     """Operators applied in the order given, each to what the one before it measured.
@@ -67,7 +69,12 @@ class Compose(Operator):
         """Linear operators before one that is linear but for its rounding."""
         *first, last = self.operators
         rounded, y, noise_std = last.linear_problem(y, noise_std)
-        return (self if rounded is last else Compose([*first, rounded])), y, noise_std
+        if rounded is last:
+            return self, y, noise_std
+        chain = Compose([*first, rounded])
+        if isinstance(chain, LinearCompose):
+            chain.tolerance = ROUNDED
+        return chain, y, noise_std
 
     def check_images(self, shape: tuple[int, ...]) -> None:
         own = next(chain(self.parameters(), self.buffers()), torch.empty(0))

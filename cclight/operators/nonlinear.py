@@ -8,7 +8,8 @@ r"""Nonlinear operators: H and H⁺ are replaced by an encoder h and a decoder h
 | `NonlinearBlur`  | a user's module               | y                                                |
 
 A heuristic of Pandey et al. (after Song et al., Pseudoinverse-Guided Diffusion Models, ICLR 2023): P is no projector here, and
-nothing is exact; but for `Quantization` and `JPEG`, which are linear maps and rounding (`Operator.linear_problem`). `JPEG` and `CodecCompression` live in files of their own.
+nothing is exact. `Quantization` and `JPEG` are linear maps and rounding, so linear problems too (`Operator.linear_problem`).
+`JPEG` and `CodecCompression` live in files of their own.
 """
 
 from __future__ import annotations

@@ -291,8 +291,9 @@ class Krylov(Spectrum):
     def damp(self, gain: Tensor, residual: Tensor) -> Tensor:
         rho = max(float(gain[EVEN]), 1e-12)  # r²/(r² + 1)
         damping = self.gains.noise_std**2 * (1 - rho) / rho
-        # The error is at most the residual's over τ²; rounding sets a floor to what can be asked for.
-        tolerance = max(TOLERANCE * damping / (1 + damping), 10 * torch.finfo(residual.dtype).eps)
+        # The error is at most the residual's over τ²; rounding, and what the operator settles for, set floors.
+        floor = max(10 * torch.finfo(residual.dtype).eps, self.operator.tolerance / 10)
+        tolerance = max(TOLERANCE * damping / (1 + damping), floor)
         solution = least_squares(self.operator, self.operator.adjoint, residual, tolerance, MOST_ITERATIONS, damping)
         worst = float(solution.residual.max())
         if worst > tolerance:

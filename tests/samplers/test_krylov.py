@@ -38,7 +38,8 @@ from tests.samplers.golden import relative
 from tests.samplers.test_conjugate import smooth_mixture
 
 LEVELS = [0.01, 0.05, 0.2]
-BLURS = {"gaussian", "gaussian1", "uniform", "uniform_even"}  # singular values down to 3e-2 and many of them
+# Singular values down to 3e-2 and many of them.
+BLURS = {"gaussian", "gaussian1", "uniform", "uniform_even", "jpeg_levels", "jpeg_levels_422"}
 GRID = Grid(5, 0.4, None)
 
 

@@ -147,9 +147,11 @@ class PictureRestorer:
         return replace(measured, y=measured.y[:, :1]) if grey else measured
 
     def _sampler(self, measured: Measured) -> Sampler:
-        """The sampler. The packaged one begins with as much less noise as a picture was compressed less than in tuning."""
-        if self.options.task != "jpeg" or self.options.model or measured.compressed >= TUNED:
+        """The sampler; the packaged one begins with as much less noise as a picture was compressed less than in tuning."""
+        if self.options.model:
             return self.sampler
+        if self.options.task != "jpeg" or measured.compressed >= TUNED:
+            return replace(self.sampler, **measured.settings)  # type: ignore[type-var]
         path = self.prior.path
         tuned = path.ratio(path.time(torch.tensor(self.sampler.t_start, dtype=torch.float64)))
         begin = path.time_at_ratio(measured.compressed / TUNED * tuned)
@@ -186,7 +188,7 @@ class PictureRestorer:
         height, width = (side * scale for side in measured.y.shape[-2:])
         places = self._places(measured)
         if sample == 0:
-            self._announce(path, places, scale, (height, width))
+            self._announce(path, places, scale, (height, width), measured.cost)
         total, weights = torch.zeros(self.prior.channels, height, width), torch.zeros(height, width)
         if measured.missing is not None:
             weights = torch.from_numpy(~measured.missing).float()
@@ -251,7 +253,7 @@ class PictureRestorer:
                 image, agrees = plain, False
         return fitted.cut(image)[0].cpu(), solved.nfe, agrees
 
-    def _announce(self, path: Path, places: list[Part], scale: int, size: tuple[int, int]) -> None:
+    def _announce(self, path: Path, places: list[Part], scale: int, size: tuple[int, int], cost: float) -> None:
         """How long a large picture takes, told before it begins, from one network call here."""
         pixels = sum(len(part.down) * len(part.across) for part in places) * scale**2
         if pixels <= LARGE:
@@ -265,7 +267,7 @@ class PictureRestorer:
                 x = x.detach().requires_grad_()
                 self.prior(x, t).sum().backward()
             seconds = time.perf_counter() - begin
-        seconds *= 1.2 * self.samples * self.sampler.steps * pixels / x[0, 0].numel()
+        seconds *= cost * self.samples * self.sampler.steps * pixels / x[0, 0].numel()
         length, unit = next(pair for pair in ((3600, "h"), (60, "min"), (1, "s")) if seconds >= 1.5 * pair[0] or pair[0] == 1)
         about = f"{seconds / length:.0f} {unit}"
         print(f"{path} becomes {size[1]}×{size[0]}, in {len(places)} parts: about {about}", file=sys.stderr, flush=True)

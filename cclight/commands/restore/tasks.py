@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,9 @@ from cclight.operators.mask_folder import mask_for
 from cclight.operators.masks import FixedMask, Inpainting
 from cclight.operators.pixelwise import Colorization
 from cclight.operators.separable import BicubicDownsampling, GaussianBlur
+
+# Of ConjugateMoments, for small pictures in JPEG files: LPIPS 0.26 -> 0.23 at quality 75 and 0.1 dB less.
+COMPRESSED = {"t_start": 0.6, "timesteps": "logsnr"}
 
 # EXIF's orientations, each with the one that undoes it.
 _UNDOES = {1: 1, 2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}
@@ -45,6 +49,8 @@ class Measured:
         missing: (H, W) bool, the pixels to fill in; None where all are to be restored.
         orientation: EXIF's, which is still to be applied to the result.
         notes: what people should know, each a clause.
+        settings: of the packaged sampler, which suit it better.
+        cost: how many times the network's own time a restoration takes, about.
     """
 
     y: Tensor
@@ -59,6 +65,8 @@ class Measured:
     missing: np.ndarray | None = None
     orientation: int = 1
     notes: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    cost: float = 1.2
 
 
 def measure(picture: Picture, path: Path, options: argparse.Namespace) -> Measured:
@@ -123,7 +131,8 @@ def _sr(picture: Picture, path: Path, options: argparse.Namespace) -> Measured:
         return Measured(to_y(picture.pixels), lambda *_: operator, scale=factor)
     stored = _stored(picture)
     operator = Compose([operator, stored.operator(slice(None), slice(None))])
-    return replace(stored, operator=lambda *_: operator, scale=factor, notes=(*stored.notes, "its JPEG compression undone too"))
+    notes = (*stored.notes, "its JPEG compression undone too")
+    return replace(stored, operator=lambda *_: operator, scale=factor, notes=notes, settings=COMPRESSED, cost=3.0)
 
 
 def _deblur(picture: Picture, path: Path, options: argparse.Namespace) -> Measured:

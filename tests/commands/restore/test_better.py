@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from skimage import data
 
 from cclight.cli import main
+from cclight.operators.compose import Compose
 from cclight.operators.iterative import MotionBlur
+from cclight.operators.jpeg import JPEG
 from cclight.operators.kernels import LineKernel
-from cclight.operators.separable import GaussianBlur
+from cclight.operators.separable import BicubicDownsampling, GaussianBlur
 
 KERNEL = LineKernel(15, 30)
 BLURS = {"gauss": GaussianBlur(3.0, 25), "motion": MotionBlur(KERNEL)}
@@ -85,6 +87,37 @@ def test_a_compressed_photograph_keeps_what_is_right_in_it(file, tmp_path, monke
     assert psnr(restored, clean) > psnr(given, clean) - 0.2
     assert psnr(restored, given) > {"jpeg90": 40, "jpeg30": 32}.get(file, 37)
     assert blockiness(restored) < max(blockiness(given), 1)  # a good file has no blocks to lose
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_small_compressed_photograph_grows_without_its_blocks(orientation, tmp_path, monkeypatch):
+    """Its compression is part of the problem, in the file's own tables, however the file is turned."""
+    monkeypatch.chdir(tmp_path)
+    clean = np.ascontiguousarray(data.chelsea()[40:168, 130:290])
+    y = BicubicDownsampling(4)(torch.from_numpy(clean / np.float32(127.5) - 1).permute(2, 0, 1)[None])[0]
+    small = Image.fromarray(((y + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).numpy())
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    stored = small if orientation == 1 else small.transpose(Image.Transpose.ROTATE_90)
+    stored.save("y.jpg", quality=50, exif=exif)
+    assert main(["restore", "y.jpg", "--task", "sr", "--output", "grown.png"]) == 0
+    grown = np.asarray(Image.open("grown.png"))
+    assert psnr(grown, clean) > 23.5
+
+    def as_stored(levels):
+        levels = np.rot90(levels) if orientation == 6 else levels
+        return torch.from_numpy(levels / np.float32(127.5) - 1).permute(2, 0, 1)[None].float()
+
+    with Image.open("y.jpg") as file:
+        decoded = as_stored(np.asarray(ImageOps.exif_transpose(file)))
+        chain = Compose([BicubicDownsampling(4), JPEG(tables=[file.quantization[0], file.quantization[1]])])
+    problem, told, _ = chain.linear_problem(decoded, 0.0)
+    # In the steps that the file tells: as near as rounding leaves the photograph itself.
+    near, clean_near = (float((problem(as_stored(image)) - told).norm()) for image in (grown, clean))
+    assert near < clean_near
+    assert near > 0.3 * clean_near
+    elsewhere = chain.linear_problem(decoded.roll(4, dims=3), 0.0)[1]
+    assert float((problem(as_stored(grown)) - elsewhere).norm()) > 5 * near
 
 
 def blockiness(levels):
