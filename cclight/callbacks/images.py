@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import warnings
-from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
-from torch.nn.functional import interpolate, pad
 
 from cclight.callbacks.sink import Sink
 from cclight.metrics.perceptual import PerceptualMap, heat
 from cclight.metrics.quantity import Unavailable
 from cclight.operators.base import Operator
-from cclight.runs.files import write_whole
 from cclight.runs.folder import RunFolder
-from cclight.runs.pictures import middle, read_png, to_image, to_uint8
+from cclight.runs.grid import row_of, write_grid
+from cclight.runs.pictures import middle, read_png, to_image
 from cclight.runs.spread import deviation, read_deviation
 
 if TYPE_CHECKING:
@@ -27,12 +23,6 @@ if TYPE_CHECKING:
     from cclight.data.units import Units
     from cclight.restorer import Restored
     from cclight.runs.results import Run
-
-COLUMNS = ("measurement", "pseudoinverse", "restored", "clean")
-COLUMNS_OF_SAMPLES = ("measurement", "mean", "standard deviation", "sample 0", "sample 1", "clean")
-_GAP = 4
-_HEADER = 24
-_LEAST_SIDE = 128
 
 
 class ImageWriter(Sink):
@@ -149,10 +139,8 @@ class ImageWriter(Sink):
         if stage != "predict" or self.grid == 0 or self._samples > 1:
             return
         trainer.strategy.barrier("grid")
-        rows = sorted(self.run.path.glob("rows/*.png"), key=lambda path: int(path.stem.split("_")[0]))[: self.grid]
-        if trainer.is_global_zero and rows:
-            columns = COLUMNS if (self.run.path / "clean").is_dir() else COLUMNS[:3]
-            write_whole(self.run.path / "grid.png", grid_of(rows, columns))
+        if trainer.is_global_zero:
+            write_grid(self.run.path, self.grid, self._samples)
 
     def receive(self, results: Run) -> None:
         """Make what is made of saved pictures: the grid of several samples, and the maps that nobody had asked for before."""
@@ -167,24 +155,21 @@ class ImageWriter(Sink):
         self.run.flush()
 
     def _write_grid_of_samples(self, results: Run) -> None:
-        rows: list[Path] = []
-        blind = True
+        rows = 0
         for index, record in results.records.items():
             tiles = [results.picture(kind, index) for kind in ("measurement", "mean", "restored", "restored")]
             tiles[-1] = next((p for k in range(1, results.samples) if (p := results.picture("restored", index, k))), None)
             std, clean = results.array("std", index), results.picture("clean", index)
-            if len(rows) == self.grid or std is None or None in tiles:
+            if rows == self.grid or std is None or None in tiles:
                 continue
             images = [to_image(read_png(path)) for path in tiles if path is not None]
             images.insert(2, deviation(read_deviation(std, record))[0])
             if clean is not None:
                 images.append(to_image(read_png(clean)))
-                blind = False
-            rows.append(self.run.write_image("rows", index, record["name"], row_of(images)))
+            self.run.write_image("rows", index, record["name"], row_of(images))
+            rows += 1
         self.run.flush()
-        if rows:
-            columns = COLUMNS_OF_SAMPLES[:-1] if blind else COLUMNS_OF_SAMPLES
-            write_whole(self.run.path / "grid.png", grid_of(rows, columns))
+        write_grid(self.run.path, self.grid, self._samples)
 
 
 def _is_shown(images: Tensor) -> bool:
@@ -206,40 +191,3 @@ def _maps(maps: PerceptualMap, are_finite: Tensor, restored: Tensor, clean: Tens
 def picture_of_measurement(y: Tensor, operator: Operator) -> Tensor:
     """A measurement one can look at, (B, C, H, W): y itself where it has the form of a picture, else H⁺y."""
     return y if y.ndim == 4 and y.shape[1] in (1, 3) and not y.is_complex() else operator.pinv(y)
-
-
-def row_of(images: list[Tensor]) -> Tensor:
-    """Images side by side, (3, H, W) uint8, each brought to the last one's size (nearest pixels) and enlarged where tiny.
-
-    Args:
-        images: each (C, H, W) in [-1, 1].
-    """
-    height, width = images[-1].shape[-2:]
-    factor = -(-_LEAST_SIDE // min(height, width)) if min(height, width) < _LEAST_SIDE else 1
-    tiles = []
-    for image in images:
-        picture = to_uint8(image.float().cpu())
-        picture = picture.expand(3, -1, -1) if picture.shape[0] == 1 else picture[:3]
-        tile = interpolate(picture[None], size=(height * factor, width * factor), mode="nearest-exact")[0]
-        tiles.append(pad(tile, (0, _GAP, 0, _GAP), value=255))
-    return torch.cat(tiles, dim=-1)
-
-
-def grid_of(rows: list[Path], columns: Sequence[str]) -> bytes:
-    """The rows below one another under the columns' names, as PNG; each row holds an image for every column."""
-    from PIL import Image, ImageDraw, ImageFont
-
-    pictures = [read_png(path) for path in rows]
-    width, height = max(p.shape[-1] for p in pictures), sum(p.shape[-2] for p in pictures)
-    canvas = Image.new("RGB", (width, height + _HEADER), "white")
-    top = _HEADER
-    for picture in pictures:
-        canvas.paste(Image.fromarray(picture.permute(1, 2, 0).numpy()), (0, top))
-        top += picture.shape[-2]
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=16)
-    tile = pictures[0].shape[-1] // len(columns)
-    for place, label in enumerate(columns):
-        draw.text((place * tile + (tile - _GAP) / 2, _HEADER / 2), label, fill="black", font=font, anchor="mm")
-    buffer = io.BytesIO()
-    canvas.save(buffer, format="PNG")
-    return buffer.getvalue()

@@ -16,6 +16,7 @@ import yaml
 from cclight.errors import UsageError
 from cclight.runs.files import write_whole
 from cclight.runs.folder import RunFolder
+from cclight.runs.grid import write_grid
 from cclight.runs.inputs import differences
 from cclight.runs.layout import KINDS, PICTURE, index_of, written
 from cclight.runs.records import Key, Record, merge
@@ -65,7 +66,9 @@ def put_together(runs: Sequence[Run], into: Path) -> Run:
         compared = [summary.quantity for name, summary in known.items() if f"{name}{BEST}" in known]
         summaries.update({s.quantity.name: s for s in summarize_together(compared, records)})
         left_out = {item["index"]: item["reason"] for run in runs for item in run.summary["left_out"]}
-        return write_results(folder, lines, summaries, {i: why for i, why in left_out.items() if i not in records})
+        whole = write_results(folder, lines, summaries, {i: why for i, why in left_out.items() if i not in records})
+        write_grid(into, (config.get("images") or {}).get("grid", 8), whole.samples)
+        return whole
     except BaseException:
         folder.abandon()
         raise

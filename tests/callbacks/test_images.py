@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from cclight.callbacks.images import ImageWriter, grid_of, picture_of_measurement, row_of
+from cclight.callbacks.images import ImageWriter, picture_of_measurement
 from cclight.metrics.perceptual import PerceptualMap, heat
 from cclight.operators.base import Operator
 from cclight.operators.pixelwise import AveragePooling
@@ -123,25 +123,6 @@ def test_a_measurement_without_form_is_shown_as_its_pseudoinverse():
     assert torch.equal(shown[:, :, :2], x[:, :, :2])
     assert shown[:, :, 2:].abs().max() == 0
     assert picture_of_measurement(x, Half()) is x
-
-
-def test_a_row_brings_all_to_the_last_ones_size():
-    small, grey, large = torch.full((3, 2, 3), -1.0), torch.zeros(1, 4, 6), torch.ones(3, 160, 240)
-    row = row_of([small, grey, large])
-    assert row.shape == (3, 164, 3 * 244)
-    assert (row[:, :160, :240] == 0).all()
-    assert (row[:, :160, 244 : 244 + 240] == 128).all()
-    assert (row[:, :160, 488 : 488 + 240] == 255).all()
-
-
-def test_rows_of_different_sizes_share_a_grid(tmp_path):
-    run = RunFolder("a", root=str(tmp_path))
-    run.open("a: 1")
-    paths = [run.write_image("rows", i, "x", row_of([torch.zeros(3, 128, 128 + 40 * i)] * 3)) for i in range(2)]
-    run.flush()
-    (tmp_path / "grid.png").write_bytes(grid_of(paths, ["a", "b", "c"]))
-    assert read_png(tmp_path / "grid.png").shape == (3, 24 + 2 * 132, 3 * 172)
-    run.close()
 
 
 def test_a_negative_grid_is_refused(tmp_path):

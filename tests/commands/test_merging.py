@@ -59,6 +59,7 @@ def test_parts_are_what_one_job_makes(here, capsys):
     assert capsys.readouterr().err == ""
     one, whole = Run.read(here / "one-job"), Run.read(here / "whole")
     assert pictures(here / "whole") == pictures(here / "one-job")
+    assert (here / "whole" / "grid.png").read_bytes() == (here / "one-job" / "grid.png").read_bytes()
     assert whole.lines.keys() == one.lines.keys()
     for name in one.metrics.keys() - {"seconds"}:
         assert whole.metrics[name] == one.metrics[name]
