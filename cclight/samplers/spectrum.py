@@ -280,8 +280,7 @@ class Krylov(Spectrum):
     def combine(self, terms: list[tuple[Any, Tensor]]) -> Tensor:
         of_image: dict[int, tuple[Tensor, Tensor]] = {}  # one space for an image that comes twice
         for f, v in terms:
-            f = f + of_image[id(v)][0] if id(v) in of_image else f
-            of_image[id(v)] = f, v
+            of_image[id(v)] = (f + of_image[id(v)][0] if id(v) in of_image else f), v
         (first, image), *rest = of_image.values()
         total = self._function(first, image)
         for f, v in rest:
@@ -292,8 +291,8 @@ class Krylov(Spectrum):
         rho = max(float(gain[EVEN]), 1e-12)  # r²/(r² + 1)
         damping = self.gains.noise_std**2 * (1 - rho) / rho
         # The error is at most the residual's over τ²; rounding, and what the operator settles for, set floors.
-        floor = max(10 * torch.finfo(residual.dtype).eps, self.operator.tolerance / 10)
-        tolerance = max(TOLERANCE * damping / (1 + damping), floor)
+        floors = 10 * torch.finfo(residual.dtype).eps, self.operator.tolerance / 10
+        tolerance = max(TOLERANCE * damping / (1 + damping), *floors)
         solution = least_squares(self.operator, self.operator.adjoint, residual, tolerance, MOST_ITERATIONS, damping)
         worst = float(solution.residual.max())
         if worst > tolerance:
