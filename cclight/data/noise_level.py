@@ -31,7 +31,7 @@ from torch.nn.functional import avg_pool2d, conv2d, pad
 
 from cclight.data.fitting import Fitted
 from cclight.operators.base import SpectralOperator
-from cclight.operators.jpeg import DCT_EVEN, DCT_ODD
+from cclight.operators.jpeg_levels import dct_matrix
 
 MEDIAN = 0.6745  # of |n|, n standard normal
 
@@ -123,10 +123,7 @@ def _lost(plane: Tensor, table: Sequence[int]) -> float:
     height, width = plane.shape[-2:]
     blocks = pad(plane, (0, -width % 8, 0, -height % 8), mode="replicate") - 128
     blocks = blocks.unfold(2, 8, 8).unfold(3, 8, 8).reshape(-1, 8, 8).double()
-    half = torch.empty(8, 4, dtype=torch.float64)
-    half[0::2], half[1::2] = torch.tensor(DCT_EVEN, dtype=torch.float64), torch.tensor(DCT_ODD, dtype=torch.float64)
-    sign = torch.tensor([1.0, -1.0], dtype=torch.float64).repeat(4)[:, None]
-    dct = torch.cat([half, sign * half.flip(1)], dim=1) / (2**13 * math.sqrt(8))
+    dct = dct_matrix()
     q = torch.tensor(table, dtype=torch.float64).view(8, 8)
     coefficients = dct @ blocks @ dct.T
     alive = ((coefficients / q).round() != 0).double().mean(0)

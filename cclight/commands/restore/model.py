@@ -29,6 +29,7 @@ class Model:
         sampler: the sampler.
         operator: the operator, where no task says what was done.
         noise_std: σ_y, where the operator's configuration gives it.
+        packaged: the sampler that the task's configuration has.
         samples: restorations of each picture, where the configuration gives their number.
     """
 
@@ -36,6 +37,7 @@ class Model:
     sampler: Any
     operator: Any = None
     noise_std: float | None = None
+    packaged: Any = None
     samples: int | None = None
 
 
@@ -58,7 +60,7 @@ def read_model(options: argparse.Namespace) -> Model:
         content = parse([*files, *_shortcuts(options), *options.model])
         model = content["model"]
         if options.task is not None:
-            return Model(model["prior"], model["sampler"], samples=content["samples"])
+            return Model(model["prior"], model["sampler"], packaged=packaged["sampler"], samples=content["samples"])
         if content["operator"] is None:
             raise UsageError("what was done to the pictures? Give --task, --operator NAME or a --config that names an operator")
         given = content["operator"], content["noise_std"]
@@ -68,7 +70,7 @@ def read_model(options: argparse.Namespace) -> Model:
         prior["init_args"] = {"weights": options.prior}
     if options.steps is not None:
         sampler["init_args"] = {**sampler["init_args"], "steps": options.steps}
-    return Model(prior, sampler)
+    return Model(prior, sampler, packaged=packaged["sampler"])
 
 
 def _shortcuts(options: argparse.Namespace) -> list[str]:

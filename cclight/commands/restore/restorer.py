@@ -60,6 +60,9 @@ class PictureRestorer:
         self.noise_std = model.noise_std if options.noise_std is None else options.noise_std
         self.samples = options.samples or model.samples or 1
         check_samples(self.samples)
+        packaged = None if model.packaged is None else build(model.packaged)
+        # A person's own settings are taken as they are.
+        self.tuned = packaged is not None and replace(self.sampler, steps=packaged.steps) == packaged
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         prior: Prior = build(model.prior)
         if prior.channels not in (1, 3):
@@ -148,7 +151,7 @@ class PictureRestorer:
 
     def _sampler(self, measured: Measured) -> Sampler:
         """The sampler; the packaged one begins with as much less noise as a picture was compressed less than in tuning."""
-        if self.options.model:
+        if not self.tuned:
             return self.sampler
         if self.options.task != "jpeg" or measured.compressed >= TUNED:
             return replace(self.sampler, **measured.settings)  # type: ignore[type-var]
