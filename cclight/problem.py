@@ -70,6 +70,7 @@ class Problem:
             a complex number holds two.
         generators: one random generator per image, on the CPU or the noise's device; None makes one of each image's place.
         label: the class of each image, (B,), -1 for none; None where no image has one.
+        rounded: whether σ_y stands for the rounding of y, which is no noise that is drawn independently of the image.
 
     Attributes:
         times: the path's times between a sampler's steps, from noise toward data; the sampler sets them.
@@ -85,8 +86,10 @@ class Problem:
         noise_std: float = 0.0,
         generators: Sequence[torch.Generator] | None = None,
         label: Tensor | None = None,
+        rounded: bool = False,
     ) -> None:
         self.prior = prior
+        self.rounded = rounded
         self.label = label
         self.operator = operator
         self.y = y
@@ -177,10 +180,10 @@ class Problem:
             image = self.pinv_y / (1 + damping)
         return self.operator.first_guess(image)
 
-    def start(self, t: float) -> Tensor:
-        """The state α(t) · guess + σ(t) · noise, (B, C, H, W)."""
+    def start(self, t: float, guess: Tensor | None = None) -> Tensor:
+        """The state α(t) · guess + σ(t) · noise, (B, C, H, W); None takes `guess()`."""
         level = self.level(t)
-        return level.alpha * self.guess() + level.sigma * self.noise
+        return level.alpha * (self.guess() if guess is None else guess) + level.sigma * self.noise
 
     def image(self, place: int) -> Problem:
         """The problem of one image of the batch."""
@@ -188,7 +191,7 @@ class Problem:
         generators = None if self.generators is None else self.generators[part]
         label = None if self.label is None else self.label[part]
         operator = self.operator.part(part) if isinstance(self.operator, Whitened) else self.operator
-        one = Problem(self.prior, operator, self.y[part], self.noise[part], self.noise_std, generators, label)
+        one = Problem(self.prior, operator, self.y[part], self.noise[part], self.noise_std, generators, label, self.rounded)
         one.times, one._autocast, one._autocast_dtype = self.times, self._autocast, self._autocast_dtype
         return one
 

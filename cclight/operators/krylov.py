@@ -56,18 +56,21 @@ class Ritz(NamedTuple):
 
 
 class KrylovSpace:
-    """Krylov spaces of the images of a batch, grown as far as they are asked to; full reorthogonalisation.
+    """Krylov spaces of the images of a batch, grown as far as they are asked to.
 
     Args:
         apply: HᵀH of images, (B, C, H, W) -> (B, C, H, W).
         start: v, (B, C, H, W).
+        orthogonal: whether Q is kept orthonormal to rounding. Without it eigenvalues come more than once, each with part of its
+            weight, which few functions mind, and steps cost little but H and Hᵀ.
 
     Attributes:
         steps: K so far.
     """
 
-    def __init__(self, apply: Callable[[Tensor], Tensor], start: Tensor) -> None:
+    def __init__(self, apply: Callable[[Tensor], Tensor], start: Tensor, orthogonal: bool = True) -> None:
         self.apply = apply
+        self.orthogonal = orthogonal
         self.shape = start.shape
         self.steps = 0
         flat = start.flatten(1)
@@ -88,8 +91,13 @@ class KrylovSpace:
             w = self.apply(self._next.view(self.shape)).flatten(1)
             alpha = (self._next * w).sum(1)
             known = self._basis[:, : k + 1]
-            for _ in range(2):  # twice is enough, as Kahan and Parlett say
-                w = w - torch.einsum("bkn,bk->bn", known, torch.einsum("bkn,bn->bk", known, w))
+            if self.orthogonal:
+                for _ in range(2):  # twice is enough, as Kahan and Parlett say
+                    w = w - torch.einsum("bkn,bk->bn", known, torch.einsum("bkn,bn->bk", known, w))
+            else:
+                w = w - alpha[:, None] * self._next
+                if k:
+                    w = w - self._beside[-1][:, None] * known[:, k - 1]
             beta = torch.linalg.vector_norm(w, dim=1)
             self._scale = torch.maximum(self._scale, torch.maximum(alpha, beta))
             beta = torch.where(beta <= rounding * self._scale, 0.0, beta)
@@ -111,3 +119,41 @@ class KrylovSpace:
         """‖v‖ Q c for c = f(T) e_1, (B, K) in float64 on the CPU, in the images' shape (B, C, H, W)."""
         weights = coefficients.to(self._basis) * self.length[:, None]
         return torch.einsum("bkn,bk->bn", self._basis[:, : self.steps], weights).view(self.shape)
+
+
+STEPS = (4, 8, 12, 16, 24, 32, 48, 64)  # where a Krylov space is looked at
+
+
+def converged(
+    space: KrylovSpace,
+    coefficients: Callable[[Ritz], Tensor],
+    error: Callable[[Ritz, Tensor], Tensor],
+    tolerance: float,
+) -> tuple[Tensor, float]:
+    """Grow a space until functions of HᵀH are known; each image stops by itself, whatever else is in the batch.
+
+    Args:
+        space: the space.
+        coefficients: f(T) e_1 of each function, (B, F, K).
+        error: a bound of the error of the largest of them, (B,), from these.
+        tolerance: of the error, relative to the norm of the function's result.
+
+    Returns:
+        The coefficients, (B, F, K), and the largest relative error left after 64 steps.
+    """
+    kept, left = torch.empty(0), torch.full((space.shape[0],), torch.inf, dtype=torch.float64)
+    for steps in STEPS:
+        if steps < space.steps:
+            continue
+        space.grow(steps)
+        ritz = space.ritz()
+        found = coefficients(ritz)
+        norm = found.norm(dim=2).amin(1).clamp_min(1e-300)
+        now = (error(ritz, found) / norm).clamp(max=1.0)
+        working = left > tolerance
+        kept = torch.nn.functional.pad(kept, (0, steps - kept.shape[-1])) if kept.numel() else torch.zeros_like(found)
+        kept = torch.where(working[:, None, None], found, kept)
+        left = torch.where(working, now, left)
+        if not (left > tolerance).any():
+            break
+    return kept, float(left.max())

@@ -192,13 +192,15 @@ class Sampler(ABC):
             noise = _initial(operator, y, seed)
         if generators is None:
             generators = _draws(noise.shape[0], seed)
+        rounded = False
         if not isinstance(operator, self.requires) and not isinstance(noise_std, Tensor):
             operator, y, noise_std = operator.linear_problem(y, noise_std)
+            rounded = True
         if isinstance(noise_std, Tensor):
             operator, y, noise_std = whitened(operator, y, noise_std)
         if y.is_complex():
             noise_std /= math.sqrt(2)
-        problem = Problem(self.along(prior), operator, y, noise, noise_std, generators, label)
+        problem = Problem(self.along(prior), operator, y, noise, noise_std, generators, label, rounded)
         self.check(problem)
         trajectory: list[Tensor] = []
         image = noise

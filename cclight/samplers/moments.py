@@ -9,7 +9,7 @@ With the residual r = H⁺y - P x̂_0 and Σ = σ_y² (HᵀH)⁺, the covariance
     x̂_y = E[x_0 | x_t, y] = x̂_0 + V u,          (P V P + Σ) u = r,    u in the range of P,
 
 and the conditional ODE ẋ = (σ̇/σ) x + c x̂_y needs no weight. With V = v I + (V - v I) for any v > 0 and D = v (v P + Σ)⁻¹ on the
-range and 0 on the null space (the gains ρ_i of `cclight.samplers.spectrum` for v = r_t²), r - Σu = P V u turns x̂_y into
+range and 0 on the null space (the gains ρ_i of `cclight.samplers.spectrum` for v = r_t²), r - Σu = P V P u turns x̂_y into
 
     x̂_y = (I - D) ( x̂_0 + e ) + D H⁺y,          e = (V - v I) u.
 
@@ -21,10 +21,13 @@ A guidance weight w multiplies e. w = 1 is the conditional mean, right for whoev
 error. Few steps and a mean leave photographs smoother than they are; a w of 2 to 3 makes more of what the measured part says of
 the rest, which looks sharper at 0.1 to 0.2 dB less, with the same settings for every linear task (benchmarks/README.md).
 
-MMPS solves for u with a Krylov method, one product an iteration, and takes one more for V u. One iteration in the direction
-d = D r, which is the exact one for V = v I, needs one product in all: V is linear, so V d gives the step's length and V u,
+MMPS solves for u with a Krylov method, one product an iteration, and takes one more for V u. One iteration in a direction d,
+the exact one if V were as presumed, needs one product in all: V is linear, so V d gives the step's length and V u,
 
-    u = κ d,    κ = <w, r> / <w, w>,    w = (P V P + Σ) d = P (V - v I) d + v r        (least squares, per image).
+    u = κ d,    κ w = r in least squares for each image,    w = (P V P + Σ) d.
+
+`cclight.samplers.covariances` says what is presumed: v = r_t² where there is no noise; where there is, a v for each singular
+direction, from the measurement itself.
 
 A step of `cclight.samplers.exponential` with x̂_y costs a network evaluation and a vector-Jacobian product, as Conjugate's does.
 Of order 2 its samples of few steps are as far apart as they should be, those of order 1 too close.
@@ -37,25 +40,25 @@ References:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from cclight.operators.base import LinearOperator
 from cclight.problem import Problem
 from cclight.samplers.base import Sampler, check_guidance
+from cclight.samplers.covariances import Covariance, covariance_of
 from cclight.samplers.exponential import Past, advance, check_step
 from cclight.samplers.grid import Spacing
-from cclight.samplers.pigdm import gain_rows
 from cclight.samplers.spectrum import weighted
 
 
 class State(NamedTuple):
-    """The image, and at second order what the last step hands on."""
+    """The image, at second order what the last step hands on, and what V is presumed to be."""
 
     x: Tensor
     past: Past | None
+    covariance: Covariance
 
 
 @dataclass(frozen=True)
@@ -98,14 +101,13 @@ class ConjugateMoments(Sampler):
         check_step(self.order, self.renewal)
 
     def begin(self, problem: Problem) -> State:
-        return State(super().begin(problem), None)
+        covariance = covariance_of(problem, self.grid)
+        return State(problem.start(problem.times[0], covariance.guess()), None, covariance)
 
     def step(self, problem: Problem, n: int, state: State) -> State:
-        spectrum = problem.spectrum
-        gain = spectrum.prepare(gain_rows(problem.prior.path, self.grid, spectrum.gains))[n]
-        x, past = state
-        estimate = conditioned(problem, gain, x, problem.at(n).t, self.guidance)
-        return State(*advance(problem, n, x, estimate, past, self.order, self.renewal))
+        x, past, covariance = state
+        estimate = conditioned(problem, covariance, n, x, self.guidance)
+        return State(*advance(problem, n, x, estimate, past, self.order, self.renewal), covariance)
 
 
 def check_start(t_start: float) -> None:
@@ -118,42 +120,28 @@ def check_start(t_start: float) -> None:
         raise ValueError(f"t_start is above 0, where the state still says something of the image; got {t_start}.")
 
 
-def conditioned(problem: Problem, gain: Any, x: Tensor, t: float, guidance: float) -> Tensor:
+def conditioned(problem: Problem, covariance: Covariance, n: int, x: Tensor, guidance: float) -> Tensor:
     """x̂_y = E[x_0 | x_t, y] by moment matching, (B, C, H, W), from one evaluation and one vector-Jacobian product.
 
     Args:
         problem: the problem.
-        gain: the prepared ρ_i of D.
+        covariance: what V is presumed to be.
+        n: the step.
         x: the state, (B, C, H, W).
-        t: its time.
         guidance: the weight of e; 1 for the mean itself.
     """
-    level, spectrum = problem.level(t), problem.spectrum
-    v = level.sigma**2 / (level.sigma**2 + level.alpha**2)
-    residual = direction = x
+    level = problem.at(n)
+    residual: Tensor = x
+    direction: tuple[Tensor, ...] = (x,)
 
     def cotangent(network: Tensor) -> Tensor:
         nonlocal residual, direction
-        x_0 = weighted([(level.s, x), (level.o, network)])
-        residual = spectrum.measured(problem) - spectrum.seen(problem, x_0)
-        direction = spectrum.damp(gain, residual)
-        return direction
+        residual = covariance.residual(weighted([(level.s, x), (level.o, network)]))
+        direction = covariance.direction(n, residual)
+        return direction[0]
 
-    network, vjp = problem.network_and_vjp(x, t, cotangent)
+    network, vjp = problem.network_and_vjp(x, level.t, cotangent)
     lift = level.sigma**2 / level.alpha
-    excess = weighted([(lift * level.s - v, direction), (lift * level.o, vjp)])  # (V - v I) d
-    seen = spectrum.seen(problem, excess)
-    # (P V P + Σ) d = P (V - v I) d + v r, for P d = d.
-    length = _length(spectrum.lifted(seen.add(residual, alpha=v)), spectrum.lifted(residual))
-    length = guidance * length
-    estimate = weighted([(level.s, x), (level.o, network)]).addcmul_(length, excess)
-    gap = residual.addcmul(length.view(-1, *[1] * (residual.ndim - 1)), seen, value=-1)  # H⁺y - P (x̂_0 + e)
-    return estimate.add_(spectrum.damp(gain, gap))
-
-
-def _length(image: Tensor, residual: Tensor) -> Tensor:
-    """κ of each image, (B, 1, ...), such that κ · image is closest to the residual; 0 where the image vanishes."""
-    shape = (-1, *[1] * (image.ndim - 1))
-    image, residual = image.flatten(1), residual.flatten(1)
-    tiny = torch.finfo(image.dtype).tiny
-    return ((image * residual).sum(1) / image.square().sum(1).clamp_min(tiny)).view(shape)
+    spread = weighted([(lift * level.s, direction[0]), (lift * level.o, vjp)])  # V d
+    estimate = weighted([(level.s, x), (level.o, network)])
+    return covariance.condition(n, estimate, spread, residual, direction, guidance)

@@ -39,7 +39,7 @@ from torch import Tensor
 
 from cclight.operators.base import LinearOperator, Operator, SpectralOperator
 from cclight.operators.conjugate_gradients import least_squares
-from cclight.operators.krylov import KrylovSpace
+from cclight.operators.krylov import KrylovSpace, Ritz, converged
 from cclight.samplers.nodes import EVEN, Lookup, interpolated, nodes, places
 
 if TYPE_CHECKING:
@@ -227,7 +227,6 @@ class Smooth(Spectrum):
 
 
 TOLERANCE = 1e-3  # of f(HᵀH) v, relative to its norm
-STEPS = (4, 8, 12, 16, 24, 32, 48, 64)  # where a Krylov space is looked at
 MOST_ITERATIONS = 200
 
 
@@ -240,12 +239,12 @@ class Krylov(Spectrum):
 
     Applications of H (and as many of Hᵀ) a step on a (3, 32, 32) image, the start and H⁺ shared among the steps:
 
-    | operator, σ_y            | Conjugate(5) | ConjugateHeun(3) | ConjugateMoments(5) | PiGDM(20) | DiffPIR(20) |
-    |--------------------------|--------------|------------------|---------------------|-----------|-------------|
-    | RandomProjection, 0.05   | 107          | 235              | 67                  | 17        | 17          |
-    | RandomProjection, 0.2    | 67           | 154              | 57                  | 12        | 13          |
-    | MotionBlur, 0.05         | 270          | 589              | 534                 | 57        | 113         |
-    | MotionBlur, 0.2          | 107          | 281              | 435                 | 15        | 73          |
+    | operator, σ_y            | Conjugate(5) | ConjugateHeun(3) | PiGDM(20) | DiffPIR(20) |
+    |--------------------------|--------------|------------------|-----------|-------------|
+    | RandomProjection, 0.05   | 107          | 235              | 17        | 17          |
+    | RandomProjection, 0.2    | 67           | 154              | 12        | 13          |
+    | MotionBlur, 0.05         | 270          | 589              | 57        | 113         |
+    | MotionBlur, 0.2          | 107          | 281              | 15        | 73          |
 
     Args:
         operator: H.
@@ -303,22 +302,17 @@ class Krylov(Spectrum):
         """f(HᵀH) v, (B, C, H, W), for values f at the nodes; each image stops by itself, whatever else is in the batch."""
         space = KrylovSpace(lambda images: self.operator.adjoint(self.operator(images)), v)
         swing, turn = self._swing(f)
-        kept, left = torch.empty(len(v), 0, dtype=torch.float64), torch.full((len(v), 1), torch.inf, dtype=torch.float64)
-        for steps in STEPS:
-            space.grow(steps)
-            ritz = space.ritz()
-            coefficients = ritz.function(interpolated(f, places(ritz.values, self.gains.noise_std)))
-            error = torch.maximum(coefficients[:, -2:].abs().amax(1), swing * ritz.error(turn))
-            error = (error / coefficients.norm(dim=1).clamp_min(1e-300)).clamp(max=1.0)
-            working = left > TOLERANCE
-            kept = torch.where(working, coefficients, torch.nn.functional.pad(kept, (0, steps - kept.shape[1])))
-            left = torch.where(working, error[:, None], left)
-            if not (left > TOLERANCE).any():
-                break
-        worst = float(left.max())
+
+        def coefficients(ritz: Ritz) -> Tensor:
+            return ritz.function(interpolated(f, places(ritz.values, self.gains.noise_std)))[:, None]
+
+        def error(ritz: Ritz, found: Tensor) -> Tensor:
+            return torch.maximum(found[:, 0, -2:].abs().amax(1), swing * ritz.error(turn))
+
+        kept, worst = converged(space, coefficients, error, TOLERANCE)
         if worst > TOLERANCE:
             self._warn(worst, f"{space.steps} Lanczos steps")
-        return space.combine(kept)
+        return space.combine(kept[:, 0])
 
     def _swing(self, f: Tensor) -> tuple[float, float]:
         """How far f goes from its value at λ = 0, and the λ that takes it half of the way."""

@@ -101,9 +101,11 @@ def test_guidance_weighs_what_the_measured_part_says_of_the_rest(noise_std):
     path, unit = prior.path, torch.tensor(0.1, dtype=torch.float64)
     (t, end) = path.time(unit), path.time(torch.tensor(path.last_progress, dtype=torch.float64))
     seen = operator(torch.ones_like(noise))
-    x = path.alpha(t) * operator.first_guess(y if noise_std == 0 else y / (1 + (noise_std / 0.5) ** 2)) + path.sigma(t) * noise
+    # What is seen varies by S, as its measurement tells of each image; without noise all of that is believed.
+    s = ((y**2).sum((1, 2, 3), keepdim=True) / seen.sum((1, 2, 3), keepdim=True) - noise_std**2).clamp_min(0)
+    x = path.alpha(t) * operator.first_guess(s / (s + noise_std**2) * y) + path.sigma(t) * noise
     estimate = prior.denoise(x, t.expand(len(x)))
-    variance = path.sigma(t) ** 2 / (path.sigma(t) ** 2 + path.alpha(t) ** 2)
+    variance = s * path.sigma(t) ** 2 / (path.sigma(t) ** 2 + s * path.alpha(t) ** 2)
     replaced = estimate + variance / (variance + noise_std**2) * seen * (y - estimate)
     expected = path.alpha(end) * replaced + path.sigma(end) * (x - path.alpha(t) * replaced) / path.sigma(t)
     torch.testing.assert_close(images[0], expected, rtol=1e-9, atol=1e-9)
