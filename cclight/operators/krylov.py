@@ -135,7 +135,7 @@ def converged(
     Args:
         space: the space.
         coefficients: f(T) e_1 of each function, (B, F, K).
-        error: a bound of the error of the largest of them, (B,), from these.
+        error: a bound of the error of each function, (B, F), from these.
         tolerance: of the error, relative to the norm of the function's result.
 
     Returns:
@@ -148,8 +148,7 @@ def converged(
         space.grow(steps)
         ritz = space.ritz()
         found = coefficients(ritz)
-        norm = found.norm(dim=2).amin(1).clamp_min(1e-300)
-        now = (error(ritz, found) / norm).clamp(max=1.0)
+        now = (error(ritz, found) / found.norm(dim=2).clamp_min(1e-300)).amax(1).clamp(max=1.0)
         working = left > tolerance
         kept = torch.nn.functional.pad(kept, (0, steps - kept.shape[-1])) if kept.numel() else torch.zeros_like(found)
         kept = torch.where(working[:, None, None], found, kept)

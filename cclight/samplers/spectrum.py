@@ -307,7 +307,7 @@ class Krylov(Spectrum):
             return ritz.function(interpolated(f, places(ritz.values, self.gains.noise_std)))[:, None]
 
         def error(ritz: Ritz, found: Tensor) -> Tensor:
-            return torch.maximum(found[:, 0, -2:].abs().amax(1), swing * ritz.error(turn))
+            return torch.maximum(found[..., -2:].abs().amax(2), swing * ritz.error(turn)[:, None])
 
         kept, worst = converged(space, coefficients, error, TOLERANCE)
         if worst > TOLERANCE:

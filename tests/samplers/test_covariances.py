@@ -105,8 +105,9 @@ def test_it_is_what_dense_matrices_say(name, kind):
         d = h.T @ torch.linalg.solve(noisy, r)
         assert relative(direction[0][image].flatten(), d) < near
         excess = (v - presumed) @ d
-        w = h @ excess + r
-        length = guidance * (w @ torch.linalg.solve(noisy, r)) / (w @ torch.linalg.solve(noisy, w))
+        within = h @ torch.linalg.pinv(h)  # what y says outside the range of H has no part in the length
+        w, seen = within @ (h @ excess + r), within @ r
+        length = guidance * (w @ torch.linalg.solve(noisy, seen)) / (w @ torch.linalg.solve(noisy, w))
         expected = x + length * excess + presumed @ h.T @ torch.linalg.solve(noisy, r - length * h @ excess)
         assert relative(found[image].flatten(), expected) < near
 
@@ -120,6 +121,18 @@ def test_both_ways_learn_about_the_same(name):
     y = operator(x)
     case = Problem(smooth_mixture(VPPath(), Epsilon()), operator, y + 0.05 * normal(*y.shape, seed=1), like, 0.05)
     assert relative(Lanczos(case).guess(), Spectral(case).guess()) < 0.03
+
+
+def test_noise_where_nothing_is_measured_changes_nothing():
+    """A mask's y holds numbers for missing pixels too: what is in them is nobody's business."""
+    prior, operator = smooth_mixture(VPPath(), Epsilon()), Inpainting(Box(4))
+    y, noise = operator(normal(2, *prior.image_shape)), normal(2, *prior.image_shape, seed=1)
+    missing = 1 - operator(torch.ones_like(y))
+    one, other = (
+        ConjugateMoments(3, guidance=2.0).sample(prior, operator, kind, noise, noise_std=0.1).image
+        for kind in (y, y + 5 * missing * normal(*y.shape, seed=2))
+    )
+    assert relative(one, other) < 1e-12
 
 
 def test_who_presumes_what():
