@@ -181,7 +181,7 @@ class Spectral(Empirical):
         assert isinstance(operator, SpectralOperator)
         self.spectral, self.from_spectral = operator.spectral, operator.from_spectral
         s = operator.singular_values(tuple(like.shape[1:]))
-        hats = Hats(quantiles(s).square(), problem.noise_std, like)
+        hats = Hats(quantiles(s, like[0].numel()).square(), problem.noise_std, like)
         s = s.to(like).expand(like.shape[1:])[None]
         self.eigenvalues = s.square()
         # Hᵀy is s m; the null space has no part in any sum.

@@ -4,9 +4,9 @@ In the directions of H = U S Vᵀ a measurement with noise is m = Uᵀy = s x̄_
 
     E[m²] = λ S + σ_y²          =>          S(λ) = Σ (m² - σ_y²) / Σ λ        over directions around λ (empirical Bayes).
 
-Around means hats, linear in ln λ from one node to the next. Where 256 directions do not share a node, more of its neighbours'
-are taken. S never grows toward smaller λ: there the noise leaves it less well known, and images have more of coarse than of
-fine structure.
+Around means hats, linear in ln λ from one node to the next. Where too few directions share a node (a 64th of all, within 16 and
+256), its neighbours' are taken too. S never grows toward smaller λ: there the noise leaves it less well known, and images have
+more of coarse than of fine structure.
 
 Sums over directions are taken as such where H's decomposition is cheap, with quantiles of λ for nodes. Elsewhere they are
 quadratic forms of b = Hᵀy,
@@ -25,7 +25,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-ENOUGH = 256  # directions that S is told by
 SORTED = 2**16  # singular values that quantiles are looked for among
 MOST = 256  # quantiles
 
@@ -72,7 +71,7 @@ class Hats:
             directions: Σ φ, (B, hats) or (1, hats).
             eigenvalues: Σ φ λ, the same.
         """
-        held = (directions.cumsum(1) - directions).div(ENOUGH).floor()
+        held = (directions.cumsum(1) - directions).div(_enough(directions.sum(1, keepdim=True))).floor()
         group = (held.diff(dim=1, prepend=held[:, :1]) > 0).cumsum(1).expand(power.shape)
         signal, size = (
             torch.zeros_like(power).scatter_add_(1, group, sums.expand_as(power))
@@ -88,9 +87,24 @@ def at(places: tuple[Tensor, Tensor], variances: Tensor) -> Tensor:
     return torch.lerp(variances.gather(1, before), variances.gather(1, before + 1), share.to(variances))
 
 
-def quantiles(values: Tensor) -> Tensor:
-    """Some of many values, with as many of them from one to the next: singular values above 0, (N,)."""
+def quantiles(values: Tensor, directions: int) -> Tensor:
+    """Some of many values, with as many of them from one to the next.
+
+    Args:
+        values: singular values.
+        directions: how many of these all of them stand for, those of the null space too.
+
+    Returns:
+        Values above 0, (N,).
+    """
+    share = directions / values.numel()  # where channels have the same values, they are there once
     values = values[values > 0]
+    known = torch.tensor(max(1.0, share * len(values)))
     values = values[:: 1 + len(values) // SORTED].sort().values
-    count = max(1, min(MOST, len(values) // ENOUGH))
+    count = max(1, min(MOST, len(values), int(known / _enough(known))))
     return values[torch.linspace(0, len(values) - 1, 1 + count).long()]
+
+
+def _enough(directions: Tensor) -> Tensor:
+    """How many directions S is told by, of so many."""
+    return (directions / 64).clamp(16, 256)
