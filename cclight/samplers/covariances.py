@@ -214,12 +214,18 @@ class Lanczos(Empirical):
         parts = torch.view_as_real(probes) if y.is_complex() else probes
         parts.copy_(standard_normal(tuple(parts.shape[1:]), probe, parts.dtype, y.device))
         self._of_y, of_probe = (self._space(image) for image in (problem.adjoint_y, self.operator.adjoint(probes)))
-        (values, weights), (nodes, sizes) = self._measure(self._of_y), self._measure(of_probe)
-        self.hats = Hats(nodes[0][nodes[0] > 0], problem.noise_std, nodes)
-        power = self.hats.sums(self.hats.places(values), weights / values.where(values > 0, torch.inf))
-        places = self.hats.places(nodes)
-        directions = self.hats.sums(places, sizes / nodes.where(nodes > 0, torch.inf))
-        self.variances = self.hats.variances(power, directions, self.hats.sums(places, sizes.where(nodes > 0, 0.0)))
+        (values, weights), (of_probes, sizes) = self._measure(self._of_y), self._measure(of_probe)
+        self.told = [
+            self._told(*(one[image : image + 1] for one in (values, weights, of_probes, sizes))) for image in range(len(y))
+        ]
+
+    def _told(self, values: Tensor, weights: Tensor, of_probes: Tensor, sizes: Tensor) -> tuple[Hats, Tensor]:
+        """Where an image's S is known, and S there: the eigenvalues that the probe has met are the nodes."""
+        hats = Hats(of_probes[of_probes > 0], self.problem.noise_std, values)
+        power = hats.sums(hats.places(values), weights / values.where(values > 0, torch.inf))
+        places = hats.places(of_probes)
+        directions = hats.sums(places, sizes / of_probes.where(of_probes > 0, torch.inf))
+        return hats, hats.variances(power, directions, hats.sums(places, sizes.where(of_probes > 0, 0.0)))
 
     def _space(self, start: Tensor) -> KrylovSpace:
         space = KrylovSpace(self._seen, start, orthogonal=False)
@@ -236,7 +242,7 @@ class Lanczos(Empirical):
         space = self._of_y if image is self.problem.adjoint_y else KrylovSpace(self._seen, image, orthogonal=False)
 
         def coefficients(ritz: Ritz) -> Tensor:
-            s = at(self.hats.places(ritz.values), self.variances)
+            s = torch.cat([at(hats.places(one[None]), s) for one, (hats, s) in zip(ritz.values, self.told, strict=True)])
             return torch.stack([ritz.function(f(ritz.values, s)) for f in functions], dim=1)
 
         found, _ = converged(space, coefficients, lambda ritz, found: found[..., -2:].abs().amax(2), TOLERANCE)

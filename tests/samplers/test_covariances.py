@@ -67,7 +67,8 @@ def variances(covariance: Empirical, h: torch.Tensor, image: int) -> torch.Tenso
     values, vectors = torch.linalg.eigh(h.T @ h)
     values = values.clamp_min(0)
     if isinstance(covariance, Lanczos):
-        s = at(covariance.hats.places(values[None]), covariance.variances[image : image + 1])[0]
+        hats, known = covariance.told[image]
+        s = at(hats.places(values[None]), known)[0]
     else:
         assert isinstance(covariance, Spectral)
         order = covariance.eigenvalues.flatten().argsort()

@@ -167,7 +167,7 @@ def test_without_singular_values_the_image_is_the_same(sampler, name):
     )
     assert ours.nfe == exact.nfe
     # What moment matching presumes it learns by quadrature then.
-    assert relative(ours.image, exact.image) < (10 if isinstance(sampler, ConjugateMoments) else 2) * TOLERANCE
+    assert relative(ours.image, exact.image) < (20 if isinstance(sampler, ConjugateMoments) else 2) * TOLERANCE
 
 
 @pytest.mark.parametrize("sampler", [Conjugate(3), PiGDM(3), ConjugateMoments(3)])
