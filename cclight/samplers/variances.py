@@ -39,7 +39,7 @@ class Hats:
     """
 
     def __init__(self, nodes: Tensor, noise_std: float, like: Tensor) -> None:
-        nodes = nodes.log().unique()
+        nodes = (nodes if len(nodes) else nodes.new_ones(1)).log().unique()  # none where nothing is measured
         self.nodes = torch.cat([nodes[:1] - 1, nodes]).to(like)  # two at least
         self.noise_var = noise_std**2
 
@@ -95,10 +95,12 @@ def quantiles(values: Tensor, directions: int) -> Tensor:
         directions: how many of these all of them stand for, those of the null space too.
 
     Returns:
-        Values above 0, (N,).
+        Values above 0, (N,); none where there are none.
     """
     share = directions / values.numel()  # where channels have the same values, they are there once
     values = values[values > 0]
+    if not len(values):
+        return values
     known = torch.tensor(max(1.0, share * len(values)))
     values = values[:: 1 + len(values) // SORTED].sort().values
     count = max(1, min(MOST, len(values), int(known / _enough(known))))
