@@ -199,7 +199,7 @@ class Spectral(Empirical):
 
 
 class Lanczos(Empirical):
-    """By Lanczos' method, where nothing but H and Hᵀ is known: to 1e-2, or what 64 steps leave (0.02 for `MotionBlur` at 0.002).
+    """By Lanczos' method, where nothing but H and Hᵀ is known: to 1e-2 or 64 steps (which leave 0.02 of `MotionBlur` at 0.002).
 
     Five steps on a (3, 32, 32) image apply H (and as often Hᵀ) 411 times for `MotionBlur` at σ_y = 0.05 and 319 times at 0.2,
     175 and 239 times for `RandomProjection` of 768 numbers.
