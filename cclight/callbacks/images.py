@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -47,23 +48,25 @@ class ImageWriter(Sink):
         self._rows = 0
         self._samples = 1
         self._mapping = False  # whether maps are made, in this run and so far
+        self._tells = True  # whether this process says what all of them meet
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "predict":
             self.run.join(trainer.global_rank)
             self.run.make("restored")  # from now on a record without its picture is of no finished image
             self._rows = 0
+            self._tells = trainer.is_global_zero
             self._samples = getattr(getattr(trainer, "datamodule", None), "samples", 1)
             self._mapping = self.maps is not None
             if self.maps is not None:
                 try:
                     self.maps.prepare(trainer.strategy.root_device)
                 except Unavailable as error:
-                    self._without_maps(trainer, str(error))
+                    self._without_maps(str(error))
 
-    def _without_maps(self, trainer: Trainer, reason: str) -> None:
+    def _without_maps(self, reason: str) -> None:
         self._mapping = False
-        if trainer.is_global_zero:
+        if self._tells:
             warnings.warn(f"There are no maps of differences: {reason}.", stacklevel=2)
 
     @torch.inference_mode(False)  # what an operator keeps from here must not forbid the sampler's gradients
@@ -79,9 +82,37 @@ class ImageWriter(Sink):
     ) -> None:
         operator = pl_module.operator if batch.operator is None else batch.operator
         assert isinstance(operator, Operator)
-        if batch.units is not None and not _is_shown(outputs.image):
-            self._write_arrays(outputs, batch, batch.units, operator)
-            return
+        is_shown = batch.units is None or _is_shown(outputs.image)
+        # Here and not on a thread: the sampler uses the operator as well, and nobody's operator is asked to bear two at once.
+        measurement = picture_of_measurement(batch.measurement, operator) if is_shown else None
+        measured = None if batch.units is None else batch.units.measured(batch.measurement, operator)
+        pseudoinverses: dict[int, Tensor] = {}
+        if is_shown and self._samples == 1 and self._rows < self.grid:
+            # A rank meets its images in order: its first ones hold the lowest of all.
+            for place in outputs.finite.nonzero().flatten().tolist()[: self.grid - self._rows]:
+                pseudoinverses[place] = operator.pinv(batch.measurement[place : place + 1])
+            self._rows += len(pseudoinverses)
+        held = (outputs.image, batch.clean, measurement, measured, *pseudoinverses.values())
+        size = sum(tensor.nbytes for tensor in held if tensor is not None)
+        self.run.prepare(size, partial(self._write, outputs, batch, measurement, measured, pseudoinverses))
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def _write(
+        self,
+        outputs: Restored,
+        batch: Batch,
+        measurement: Tensor | None,
+        measured: Tensor | None,
+        pseudoinverses: dict[int, Tensor],
+    ) -> None:
+        """A batch's files, on the thread that prepares them; the restored ones last, as they tell of the others."""
+        if measurement is not None:
+            self._write_pictures(outputs, batch, measurement, pseudoinverses)
+        if measured is not None and batch.units is not None:
+            self._write_arrays(outputs, batch, measured, batch.units)
+
+    def _write_pictures(self, outputs: Restored, batch: Batch, measurement: Tensor, pseudoinverses: dict[int, Tensor]) -> None:
         units = batch.units
 
         def shown(images: Tensor) -> Tensor:
@@ -89,13 +120,13 @@ class ImageWriter(Sink):
 
         clean = None if batch.clean is None else shown(batch.clean)
         restored = shown(outputs.image)
-        measurement = shown(picture_of_measurement(batch.measurement, operator))
+        measurement = shown(measurement)
         maps: dict[int, Tensor] = {}
         if self.maps is not None and self._mapping:
             try:
                 maps = _maps(self.maps, outputs.finite, restored, clean)
             except Unavailable as error:
-                self._without_maps(trainer, str(error))
+                self._without_maps(str(error))
         kept = zip(outputs.index, outputs.name, batch.depth, batch.grey, outputs.sample, strict=True)
         for place, (index, name, depth, grey, sample) in enumerate(kept):
             channels = slice(1) if grey else slice(None)
@@ -105,23 +136,16 @@ class ImageWriter(Sink):
                     self.run.write_image("clean", index, name, clean[place], depth)
             if not outputs.finite[place]:
                 continue
-            # A rank meets its images in order: its first ones hold the lowest of all.
-            if self._samples == 1 and self._rows < self.grid:
-                pseudoinverse = shown(operator.pinv(batch.measurement[place : place + 1]))[0]
-                columns = [measurement[place], pseudoinverse, restored[place]]
+            if place in pseudoinverses:
+                columns = [measurement[place], shown(pseudoinverses[place])[0], restored[place]]
                 row = row_of(columns if clean is None else [*columns, clean[place]])
                 self.run.write_image("rows", index, name, row)
-                self._rows += 1
             if place in maps and sample == 0:
                 self.run.write_image("maps", index, name, heat(maps[place]))
-            # Last: it is the one that tells an image is finished.
             self.run.write_image("restored", index, name, restored[place, channels], depth, sample)
-        if batch.units is not None:
-            self._write_arrays(outputs, batch, batch.units, operator)
 
-    def _write_arrays(self, outputs: Restored, batch: Batch, units: Units, operator: Operator) -> None:
-        """Arrays in the units that they came in, and with their axes; the restored one last, as it tells of the others."""
-        measured = units.measured(batch.measurement, operator)
+    def _write_arrays(self, outputs: Restored, batch: Batch, measured: Tensor, units: Units) -> None:
+        """Arrays in the units that they came in, and with their axes."""
         # Axes of its own that a measurement has, such as a vector's, are no image's.
         laid_out = batch.clean is None or measured.ndim == batch.clean.ndim
         for place, (index, name, sample) in enumerate(zip(outputs.index, outputs.name, outputs.sample, strict=True)):

@@ -134,7 +134,7 @@ class RunFolder:
 
     def abandon(self) -> None:
         """After a failure on rank 0: let go, and leave nothing behind where no image was finished."""
-        with contextlib.suppress(RunError):
+        with contextlib.suppress(Exception):  # a thread may have met the failure itself
             self.flush()
         if self._lock.held and self.rank == 0 and not self.finished():
             with contextlib.suppress(RunError, OSError):
@@ -178,6 +178,18 @@ class RunFolder:
         path = self.array(kind, index, name, sample)
         self._write(path, values, lambda: encode_array(values))
         return path
+
+    def prepare(self, size: int, action: Callable[[], None]) -> None:
+        """Do something that writes pictures and arrays, soon, on a thread and one after the other.
+
+        Args:
+            size: how many bytes it keeps in memory until then.
+            action: calls `write_image` and `write_array`.
+
+        Raises:
+            RunError: as `append`; what the action raises is raised here or by what is called next.
+        """
+        self._writer.prepare(size, action)
 
     def _write(self, path: Path, values: Tensor, content: Callable[[], bytes]) -> None:
         self._make(path.parent)

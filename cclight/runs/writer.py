@@ -6,6 +6,7 @@ the next one no time. No more than a bound of what is handed over is held: whoev
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -22,12 +23,15 @@ _ACTIONS = 8  # not more are left to follow: an end by a signal loses those
 class Writer:
     """Writes files on threads. For one thread to call; a copy that is sent to another process has nothing to write.
 
+    What `prepare` does may call `write` as well, whose files are a part of it.
     An error of a write is raised by the next call.
     """
 
     def __init__(self) -> None:
         self._files = ThreadPoolExecutor(_THREADS, "files")
+        self._before = ThreadPoolExecutor(1, "preparations")
         self._after = ThreadPoolExecutor(1, "records")
+        self._here = threading.local()
         self._waiting: deque[tuple[Future[None], int]] = deque()
         self._following: set[Future[None]] = set()
         self._held = 0
@@ -46,9 +50,38 @@ class Writer:
         Raises:
             RunError: when an earlier file could not be written.
         """
-        while self._waiting and (self._waiting[0][0].done() or self._held + size > _BYTES):
-            self._settle()
-        self._add(self._files.submit(lambda: write_whole(path, content())), size)
+        prepared = getattr(self._here, "files", None)
+        if prepared is None:
+            self._make_room(size)
+        future = self._files.submit(lambda: write_whole(path, content()))
+        if prepared is None:
+            self._add(future, size)
+        else:
+            prepared.append(future)
+
+    def prepare(self, size: int, action: Callable[[], None]) -> None:
+        """Do something that writes files, soon and on one thread; done when they are on disk, and then the next begins.
+
+        Args:
+            size: how many bytes the action, and what it writes, keep in memory until then.
+            action: calls `write`.
+
+        Raises:
+            RunError: when an earlier file could not be written.
+        """
+        self._make_room(size)
+
+        def prepare() -> None:
+            files: list[Future[None]] = []
+            self._here.files = files
+            try:
+                action()
+            finally:
+                wait(files)
+            for future in files:
+                future.result()
+
+        self._add(self._before.submit(prepare), size)
 
     def then(self, action: Callable[[], None]) -> None:
         """Do something, soon and on one thread, when all files so far are on disk; not at all where one could not be written.
@@ -81,6 +114,10 @@ class Writer:
         self._waiting.clear()
         for future, _ in done:
             future.result()
+
+    def _make_room(self, size: int) -> None:
+        while self._waiting and (self._waiting[0][0].done() or self._held + size > _BYTES):
+            self._settle()
 
     def _add(self, future: Future[None], size: int) -> None:
         self._waiting.append((future, size))

@@ -4,6 +4,7 @@ import pickle
 import threading
 import time
 from concurrent.futures import wait
+from functools import partial
 
 import pytest
 import torch
@@ -55,6 +56,60 @@ def test_an_error_comes_with_a_later_call_and_nothing_follows_the_file(tmp_path)
     w.flush()
     assert seen == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_follows_comes_after_the_files_that_are_prepared_before_it(tmp_path):
+    w, seen, begun = Writer(), [], threading.Event()
+
+    def prepare(number):
+        begun.wait(60)
+        for part in range(3):
+            w.write(tmp_path / f"{number}-{part}", 1, slowly(b"x", 0.01))
+
+    for number in range(3):
+        w.prepare(1, partial(prepare, number))
+        w.then(lambda: seen.append(len(list(tmp_path.glob("[0-9]-[0-9]")))))
+    assert not seen
+    begun.set()
+    w.flush()
+    assert len(seen) == 3
+    assert all(there >= 3 * (number + 1) for number, there in enumerate(seen))
+
+
+@pytest.mark.parametrize("culprit", ["action", "file"])
+def test_an_error_of_a_preparation_comes_with_a_later_call_and_nothing_follows_it(culprit, tmp_path):
+    w, seen = Writer(), []
+
+    def prepare():
+        w.write(tmp_path / "a", 1, slowly(b"x"))
+        w.write(tmp_path / ("missing/b" if culprit == "file" else "b"), 1, lambda: b"x")
+        if culprit == "action":
+            raise RunError("Could not write missing/b")
+
+    w.prepare(1, prepare)
+    w.then(lambda: seen.append("record"))
+    with pytest.raises(RunError, match="missing/b"):
+        w.flush()
+    assert seen == []
+    assert (tmp_path / "a").read_bytes() == b"x"  # what was begun is ended before the error is told
+
+
+def test_preparations_hold_no_more_than_the_bound(monkeypatch):
+    monkeypatch.setattr(writer, "_BYTES", 100)
+    w, held, most, lock = Writer(), [], [0], threading.Lock()
+
+    def prepare():
+        time.sleep(0.01)
+        with lock:
+            held.pop()
+
+    for number in range(10):
+        with lock:
+            held.append(number)
+            most[0] = max(most[0], len(held))
+        w.prepare(40, prepare)
+    w.flush()
+    assert most[0] <= 3  # two wait, one is handed over
 
 
 def test_whoever_is_faster_than_the_disk_waits(tmp_path, monkeypatch):
