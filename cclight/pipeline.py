@@ -25,7 +25,8 @@ def predict(model: LightningModule, data: LightningDataModule, sinks: Sequence[S
         trainer: runs it, on any number of devices; its own callbacks stay.
 
     Returns:
-        On rank 0 the run's results, where a `MetricsCallback` is among the sinks; else None.
+        On rank 0 the run's results, where a `MetricsCallback` is among the sinks; else None. Where nodes share no folder, the
+        first rank of each returns those of its own (`cclight.runs.nodes`).
 
     Raises:
         RunError: when not one image could be restored, or the run folder cannot be written to.

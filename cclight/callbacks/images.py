@@ -16,6 +16,7 @@ from cclight.metrics.quantity import Unavailable
 from cclight.operators.base import Operator
 from cclight.runs.folder import RunFolder
 from cclight.runs.grid import row_of, write_grid
+from cclight.runs.nodes import enter
 from cclight.runs.pictures import middle, read_png, to_image
 from cclight.runs.spread import deviation, read_deviation
 
@@ -52,7 +53,7 @@ class ImageWriter(Sink):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "predict":
-            self.run.join(trainer.global_rank)
+            enter(self.run, trainer.global_rank)
             self.run.make("restored")  # from now on a record without its picture is of no finished image
             self._rows = 0
             self._tells = trainer.is_global_zero
@@ -163,7 +164,7 @@ class ImageWriter(Sink):
         if stage != "predict" or self.grid == 0 or self._samples > 1:
             return
         trainer.strategy.barrier("grid")
-        if trainer.is_global_zero:
+        if self.run.leads:
             write_grid(self.run.path, self.grid, self._samples)
 
     def receive(self, results: Run) -> None:

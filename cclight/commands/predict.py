@@ -81,7 +81,8 @@ class PredictCLI(_CLI):
             settings.name = self._free_name(Path(str(self.config.config[0])).stem if self.config.config else "predict")
         self.run = RunFolder(settings.name, settings.root, settings.overwrite, settings.resume)
         self.log_into(str(self.run.path))
-        if getattr(rank_zero_only, "rank", 0) == 0:  # set by Lightning from the environment
+        self.run.rank = getattr(rank_zero_only, "rank", 0)  # set by Lightning from the environment
+        if self.run.rank == 0:
             self.run.open(self.parser.dump(self.config, skip_link_targets=False))
 
     def _free_name(self, stem: str) -> str:
@@ -132,7 +133,7 @@ def predict(arguments: list[str]) -> None:
     cli = PredictCLI.build(arguments)
 
     def say() -> str:
-        if not cli.trainer.is_global_zero:
+        if not cli.run.leads:
             return ""
         done = sum(1 for _, sample in cli.run.samples() if sample != TOGETHER)
         what = "images" if cli.config.samples == 1 else "samples"

@@ -31,7 +31,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -39,12 +38,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from cclight.errors import RunError
 from cclight.runs.files import encode_array, write_error, write_whole
 from cclight.runs.inputs import differences, files_of
-from cclight.runs.layout import KINDS, PICTURE, RECORDS, TEMPORARY, Kind, clear, index_of, picture_of, written
+from cclight.runs.layout import KINDS, PICTURE, RECORDS, TEMPORARY, Kind, check_strangers, clear, index_of, picture_of, written
 from cclight.runs.lock import FOLDER as LOCKS
 from cclight.runs.lock import RunLock
 from cclight.runs.naming import check_name
 from cclight.runs.pictures import encode_picture
-from cclight.runs.records import TOGETHER, Key, Record, append_lines, key_of, lines_of, merge, read_lines
+from cclight.runs.records import EVALUATED, Key, Record, append_lines, finished_samples, lines_of, merge
 from cclight.runs.writer import Writer
 
 if TYPE_CHECKING:
@@ -68,16 +67,18 @@ class RunFolder:
         self.overwrite = overwrite
         self.resume = resume
         self.rank = 0
-        self._lock = RunLock(self.path)
+        self.homes: dict[int, int] = {}  # by rank: the one that opened its folder, 0 unless told otherwise
+        self.config = ""  # which it was opened with
+        self.lock = RunLock(self.path)
         self._writer = Writer()
         self._begun = False  # whether a record was added: the run is unfinished
 
     def __getstate__(self) -> dict[str, Any]:
         # A lock belongs to a process: a copy that is sent to another one joins there.
-        return {**vars(self), "_lock": RunLock(self.path)}
+        return {**vars(self), "lock": RunLock(self.path)}
 
     def open(self, config: str) -> None:
-        """Make or resume the folder, before any long work. For rank 0 alone.
+        """Make or resume the folder, before any long work. For rank 0 alone, or the first one that shares it.
 
         Args:
             config: the resolved configuration as YAML; stored beside the results.
@@ -88,14 +89,26 @@ class RunFolder:
             ValueError: for a configuration that holds no settings.
         """
         check_name(self.name)
-        self._check_strangers()
+        check_strangers(self.path)
         self._make(self.path)
-        self._lock.acquire()
+        self.lock.acquire()
         try:
             self._claim(config)
         except BaseException:
             self.close()
             raise
+        self.config = config
+
+    @property
+    def leads(self) -> bool:
+        """Whether this rank is the one of those that share the folder that opens and ends it."""
+        return self.homes.get(self.rank, 0) == self.rank
+
+    def rename(self, name: str) -> None:
+        """Take another name, of a folder under the same root."""
+        if name != self.name:
+            self.name, self.path = name, self.path.parent / name
+            self.lock = RunLock(self.path)
 
     def acquire(self) -> None:
         """Lock the folder against other runs, and nothing else; `close` lets go of it.
@@ -103,22 +116,19 @@ class RunFolder:
         Raises:
             RunError: when another run uses the folder, or it cannot be written to.
         """
-        self._lock.acquire()
+        self.lock.acquire()
 
     def join(self, rank: int) -> None:
-        """Enter the folder that rank 0 has opened: for the other ranks, after a barrier. Does nothing the second time.
+        """Enter the folder that another rank has opened, after a barrier. Does nothing the second time.
 
         Raises:
-            RunError: when the folder is not there, as on a node that does not share the file system.
+            RunError: when the folder is not there.
         """
         self.rank = rank
         if not (self.path / "config.yaml").is_file():
-            raise RunError(
-                f"Rank {rank} does not see the run folder {self.path}: open the run on rank 0 first, on a file system that all "
-                f"nodes share; nodes that share none take a data.part each, and `cclight evaluate` puts the parts together."
-            )
-        if rank > 0 and not self._lock.held:
-            self._lock.join(rank)
+            raise RunError(f"Rank {rank} does not see the run folder {self.path}: open the run on rank 0 first.")
+        if rank > 0 and not self.lock.held:
+            self.lock.join(rank)
 
     def close(self) -> None:
         """Write what is waiting, and let go of the folder.
@@ -130,13 +140,13 @@ class RunFolder:
             self.flush()
         finally:
             self._begun = False
-            self._lock.release()
+            self.lock.release()
 
     def abandon(self) -> None:
-        """After a failure on rank 0: let go, and leave nothing behind where no image was finished."""
+        """After a failure: let go, and leave nothing behind where no image was finished."""
         with contextlib.suppress(Exception):  # a thread may have met the failure itself
             self.flush()
-        if self._lock.held and self.rank == 0 and not self.finished():
+        if self.lock.held and self.leads and not self.finished():
             with contextlib.suppress(RunError, OSError):
                 clear(self.path)
                 self.close()
@@ -219,7 +229,7 @@ class RunFolder:
 
     def note(self, records: Iterable[Record]) -> None:
         """`append`, at once: for what `then` does."""
-        self._lock.check(self.rank)
+        self.lock.check(self.rank)
         if not self._begun:
             self.reopen()
             self._begun = True
@@ -231,7 +241,7 @@ class RunFolder:
         write_whole(self._evaluated, lines_of(records))
 
     def keep(self, indices: Collection[int]) -> None:
-        """Forget every other image, its record and its pictures. For rank 0 alone, before any record is added.
+        """Forget every other image, its record and its pictures. For the rank that leads, before any record is added.
 
         Raises:
             RunError: when the folder cannot be written to.
@@ -271,7 +281,7 @@ class RunFolder:
 
     @property
     def _evaluated(self) -> Path:
-        return self.path / "records" / "evaluated.jsonl"  # sorts behind the ranks' files
+        return self.path / "records" / EVALUATED
 
     def finished(self, evaluated: bool = True) -> dict[int, Record]:
         """One record by index of each image of which a restoration is finished: `samples`, merged."""
@@ -283,37 +293,9 @@ class RunFolder:
         Args:
             evaluated: let the numbers of `cclight evaluate` go before the run's own.
         """
-        records: dict[Key, Record] = {}
-        for path in sorted((self.path / "records").glob("*.jsonl")):
-            if evaluated or path != self._evaluated:
-                records.update({key_of(record): record for record in read_lines(path)})
-        if (self.path / "restored").is_dir():
-            folders = [self.path / kind for kind in ("restored", "samples", "std")]
-            there = {f"{folder.name}/{name}" for folder in folders if folder.is_dir() for name in os.listdir(folder)}
-            records = {key: record for key, record in records.items() if "failed" in record or self._result(record) in there}
-        return dict(sorted(records.items()))
-
-    def _result(self, record: Record) -> str:
-        """The file that a restoration is, or what is written last of an image's samples together; inside the folder."""
-        (index, sample), name = key_of(record), record["name"]
-        if sample == TOGETHER:
-            path = self.array("std", index, name)
-        else:
-            path = (self.array if "units" in record else self.file)("restored", index, name, sample)
-        return f"{path.parent.name}/{path.name}"
+        return finished_samples(self.path, evaluated)
 
     # The parts of open
-
-    def _check_strangers(self) -> None:
-        """Refuse a folder that holds anything and is no run: it is somebody's."""
-        if not self.path.is_dir() or ((self.path / "config.yaml").is_file() and (self.path / "records").is_dir()):
-            return
-        for entry in sorted(self.path.iterdir()):
-            if not entry.name.startswith(".") and not (entry.is_dir() and next(entry.iterdir(), None) is None):
-                raise RunError(
-                    f"{self.path} is no run of cclight and holds other files ({entry.name}), which stay untouched: choose "
-                    f"another run.name."
-                )
 
     def _claim(self, config: str) -> None:
         import yaml
@@ -322,7 +304,7 @@ class RunFolder:
         files = files_of(config)
         if self.overwrite:
             clear(self.path)
-        elif done.exists() and not self.resume:
+        elif done.exists() and not self.resume and self.rank == 0:  # whose folder is finished last, so that it speaks for all
             raise RunError(
                 f"{self.path} already holds a finished run: choose another run.name, or set run.overwrite to true to replace "
                 f"it, or run.resume to true to compute what it lacks."

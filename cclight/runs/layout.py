@@ -49,6 +49,18 @@ def written(folder: Path, pattern: re.Pattern[str]) -> Iterator[Path]:
                 yield file
 
 
+def check_strangers(root: Path) -> None:
+    """Refuse a folder that holds anything and is no run, with a RunError: it is somebody's."""
+    if not root.is_dir() or ((root / "config.yaml").is_file() and (root / "records").is_dir()):
+        return
+    for entry in sorted(root.iterdir()):
+        if not entry.name.startswith(".") and not (entry.is_dir() and next(entry.iterdir(), None) is None):
+            raise RunError(
+                f"{root} is no run of cclight and holds other files ({entry.name}), which stay untouched: choose another "
+                f"run.name."
+            )
+
+
 def clear(root: Path) -> None:
     """Delete what a run writes and nothing else, the configuration last. Raises RunError when it cannot be deleted."""
     try:

@@ -74,7 +74,7 @@ class RunLock:
 
     def check(self, rank: int) -> None:
         """Raises RunError when this rank has outlived its run and another one has begun."""
-        if rank > 0 and (holder := self.holder()) != self._holder:
+        if self._holder and (holder := self.holder()) != self._holder:
             raise RunError(f"Rank {rank} stops: {holder} has taken over the run in {self.run}.")
 
     def release(self) -> None:

@@ -22,7 +22,7 @@ from cclight.runs.layout import KINDS, PICTURE, index_of, written
 from cclight.runs.records import Key, Record, merge
 from cclight.runs.results import Run, write_results
 
-_ANEW = "it is of all pictures together: `cclight evaluate` measures it on the merged run, with --metrics.distances"
+ANEW = "it is of all pictures together: `cclight evaluate` measures it on the merged run, with --metrics.distances"
 
 
 def put_together(runs: Sequence[Run], into: Path) -> Run:
@@ -62,7 +62,7 @@ def put_together(runs: Sequence[Run], into: Path) -> Run:
         summaries = {}
         for name, summary in known.items():
             values = {index: record[name] for index, record in kept.items() if name in record}
-            summaries[name] = summarize(summary.quantity, values, len(kept), None if values else summary.unavailable or _ANEW)
+            summaries[name] = summarize(summary.quantity, values, len(kept), None if values else summary.unavailable or ANEW)
         compared = [summary.quantity for name, summary in known.items() if f"{name}{BEST}" in known]
         summaries.update({s.quantity.name: s for s in summarize_together(compared, records)})
         left_out = {item["index"]: item["reason"] for run in runs for item in run.summary["left_out"]}

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from cclight.runs.files import write_error
+from cclight.runs.layout import picture_of
 
 Record = dict[str, Any]
 Key = tuple[int, int]  # an image's index and its sample's number; TOGETHER for all of its samples
 TOGETHER = -1
+EVALUATED = "evaluated.jsonl"  # sorts behind the ranks' files
 
 
 def key_of(record: Record) -> Key:
@@ -89,6 +91,35 @@ def read_lines(path: Path) -> Iterator[Record]:
             continue
         if all(type(number) is int for number in (record.get("index"), record.get("sample", 0), record.get("samples", 0))):
             yield record
+
+
+def finished_samples(root: Path, evaluated: bool = True) -> dict[Key, Record]:
+    """The records in a run folder of which the restoration is there as well.
+
+    Args:
+        root: the run folder.
+        evaluated: let the numbers of `cclight evaluate` go before the run's own.
+    """
+    records: dict[Key, Record] = {}
+    for path in sorted((root / "records").glob("*.jsonl")):
+        if evaluated or path.name != EVALUATED:
+            records.update({key_of(record): record for record in read_lines(path)})
+    if (root / "restored").is_dir():
+        folders = [root / kind for kind in ("restored", "samples", "std")]
+        there = {f"{folder.name}/{name}" for folder in folders if folder.is_dir() for name in os.listdir(folder)}
+        records = {key: record for key, record in records.items() if "failed" in record or _result(root, record) in there}
+    return dict(sorted(records.items()))
+
+
+def _result(root: Path, record: Record) -> str:
+    """The file that a restoration is, or what is written last of an image's samples together; inside the folder."""
+    (index, sample), name = key_of(record), record["name"]
+    if sample == TOGETHER:
+        path = picture_of(root, "std", index, name).with_suffix(".npy")
+    else:
+        path = picture_of(root, "restored", index, name, sample)
+        path = path.with_suffix(".npy") if "units" in record else path
+    return f"{path.parent.name}/{path.name}"
 
 
 def lines_of(records: Iterable[Record]) -> bytes:

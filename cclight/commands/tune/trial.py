@@ -183,7 +183,9 @@ class _Numbers(MetricsCallback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "predict":
             return
-        self._summarize(dict(trainer.datamodule.left_out), self.measuring.reasons)  # type: ignore[attr-defined]
+        left_out = dict(trainer.datamodule.left_out)  # type: ignore[attr-defined]
+        self._check_something_was_restored(left_out, self.records.values())
+        self._summarize(self.measuring.reasons)
 
 
 class _Nowhere(RunFolder):
