@@ -57,9 +57,9 @@ class MetricsCallback(Sink):
     barriers, so that every rank reads the same records before any is added. An image whose photograph has changed since is
     restored again, and what no longer belongs to the source is deleted.
 
-    Where nodes share no folder (`cclight.runs.nodes`), what any folder holds is not restored again, each gets the results of its
-    own images, and rank 0 says at the end which images lie elsewhere. Nothing claims the means of all of them, nor FID: those
-    are `cclight evaluate`'s, of the folders put together.
+    Where nodes share no folder (`cclight.runs.nodes`), what any folder holds is not restored again, each gets the results of
+    its own images, and rank 0 says at the end which images lie elsewhere. Nothing claims the means of all of them, nor FID:
+    those are `cclight evaluate`'s, of the folders put together.
 
     Args:
         run: the run folder.

@@ -18,4 +18,4 @@ class Sink(Callback):
     """
 
     def receive(self, results: Run) -> None:
-        """Take the results; called once, on rank 0, and where nodes share no folder once on each of them, for its own images."""
+        """Take the results; called once, on rank 0. Where nodes share no folder, once on each of them, for its own images."""

@@ -1,9 +1,9 @@
 """Nodes that share no file system: a run folder on each, of what its own ranks restore.
 
 Rank 0 has opened its folder. Whoever finds there the words that its lock has written sees it, and joins. Where a rank sees
-none, the first such rank opens the folder of that name under its own root, the others look there, and so on until every rank has
-one. Each folder is a run of its own images, with means over these alone, that any command reads; `cclight evaluate A B --into C`
-makes the whole of them. They are one run all the same: what one of them holds, no rank restores again.
+none, the first such rank opens the folder of that name under its own root, the others look there, and so on until every rank
+has one. Each folder is a run of its own images, with means over these alone, that any command reads; the whole of them is made
+by `cclight evaluate A B --into C`. They are one run all the same: what one of them holds, no rank restores again.
 """
 
 from __future__ import annotations
