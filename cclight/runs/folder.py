@@ -53,6 +53,8 @@ if TYPE_CHECKING:
 class RunFolder:
     """The folder of one run. Rank 0 calls `open`, every other rank `join`; then all write into it.
 
+    On ranks that may not all see one folder, `cclight.runs.nodes.enter` does what `join` does.
+
     Args:
         name: the run's name; the folder is root/name.
         root: the folder that holds all runs.

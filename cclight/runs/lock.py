@@ -1,7 +1,7 @@
 """The lock of a run folder: one run at a time, and what is left of a killed one is waited for.
 
-    .locks/0, 1, ...   each locked by the rank of that number while it runs
-    .locks/holder      the run that rank 0 has begun, in words
+    .locks/0, 1, ...   each locked by the rank of that number while it runs, 0 by the one that has opened the folder
+    .locks/holder      the run that this one has begun, in words
 
 The operating system lets go of a lock when its process ends, however it ends, and on whatever machine (filelock). Ranks that
 outlive their rank 0 keep their own locks: the next run writes its name into `holder`, which tells them to stop after the batch
