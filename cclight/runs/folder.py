@@ -128,7 +128,10 @@ class RunFolder:
         """
         self.rank = rank
         if not (self.path / "config.yaml").is_file():
-            raise RunError(f"Rank {rank} does not see the run folder {self.path}: open the run on rank 0 first.")
+            raise RunError(
+                f"Rank {rank} does not see the run folder {self.path}: open the run on rank 0 first, on a file system that all "
+                f"ranks share, or let `cclight.runs.nodes.enter` open one for each node."
+            )
         if rank > 0 and not self.lock.held:
             self.lock.join(rank)
 
