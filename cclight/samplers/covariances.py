@@ -28,17 +28,16 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from cclight.data.noise import standard_normal
 from cclight.operators.base import LinearOperator, SpectralOperator
-from cclight.operators.krylov import KrylovSpace, Ritz, converged
+from cclight.operators.krylov import KrylovSpace
 from cclight.problem import Problem
+from cclight.samplers import filters
 from cclight.samplers.grid import Grid
 from cclight.samplers.pigdm import gain_rows
 from cclight.samplers.variances import Hats, at, quantiles
 
 Function = Callable[[Tensor, Tensor], Tensor]  # of eigenvalues λ and S there
 
-QUADRATURE = 24  # Lanczos steps to the sums over directions
 TOLERANCE = 1e-2  # of a function of HᵀH: what is presumed of V is no more exact
 
 
@@ -102,7 +101,7 @@ class Isotropic:
         seen = self.spectrum.seen(self.problem, excess)
         # (P V P + Σ) d = P (V - v I) d + v r.
         made = self.spectrum.lifted(seen.add(residual, alpha=v))
-        length = guidance * _quotient(made, self.spectrum.lifted(residual), made)
+        length = guidance * quotient(made, self.spectrum.lifted(residual), made)
         gap = residual.addcmul(length.view(-1, *[1] * (residual.ndim - 1)), seen, value=-1)  # H⁺y - P (x̂_0 + e)
         return x_0.addcmul_(length.view(-1, *[1] * (x_0.ndim - 1)), excess).add_(self.spectrum.damp(self.rows[n], gap))
 
@@ -116,7 +115,12 @@ class Empirical(ABC):
 
     Args:
         problem: the problem: linear, with σ_y > 0.
+
+    Attributes:
+        filter: makes functions of HᵀH of an image in the range of Hᵀ, each (B, C, H, W).
     """
+
+    filter: Callable[[Sequence[filters.Function], Tensor], list[Tensor]]
 
     def __init__(self, problem: Problem) -> None:
         assert isinstance(problem.operator, LinearOperator)
@@ -124,8 +128,12 @@ class Empirical(ABC):
         self.noise_var = max(problem.noise_std**2, torch.finfo(problem.noise.dtype).tiny)
 
     @abstractmethod
+    def variances(self, eigenvalues: Tensor) -> Tensor:
+        """S at the eigenvalues that `filter` gives."""
+
     def functions(self, functions: Sequence[Function], image: Tensor) -> list[Tensor]:
-        """Functions of λ and S, as those of HᵀH, of an image in the range of Hᵀ, each (B, C, H, W)."""
+        """`filter`, of λ and S."""
+        return self.filter([lambda one, f=f: f(one, self.variances(one)) for f in functions], image)  # type: ignore[misc]
 
     def guess(self) -> Tensor:
         (filtered,) = self.functions([lambda eigenvalue, s: s / (s * eigenvalue + self.noise_var)], self.problem.adjoint_y)
@@ -159,7 +167,7 @@ class Empirical(ABC):
             ],
             made,
         )
-        length = guidance * _quotient(made_weighed, residual, made).view(-1, *[1] * (x_0.ndim - 1))
+        length = guidance * quotient(made_weighed, residual, made).view(-1, *[1] * (x_0.ndim - 1))
         # D (r - κ P (V - v) d), for P (V - v) d is what was made less r.
         return x_0.addcmul_(length, excess).addcmul_(1 + length, damped).addcmul_(length, made_damped, value=-1)
 
@@ -179,27 +187,24 @@ class Spectral(Empirical):
         super().__init__(problem)
         operator, like = self.operator, problem.noise
         assert isinstance(operator, SpectralOperator)
-        self.spectral, self.from_spectral = operator.spectral, operator.from_spectral
-        s = operator.singular_values(tuple(like.shape[1:]))
-        hats = Hats(quantiles(s, like[0].numel()).square(), problem.noise_std, like)
-        s = s.to(like).expand(like.shape[1:])[None]
-        self.eigenvalues = s.square()
+        self.filter = by = filters.SpectralFilters(operator, like)
+        s, self.eigenvalues = by.singular, by.eigenvalues
+        values = operator.singular_values(tuple(like.shape[1:]))
+        hats = Hats(quantiles(values, like[0].numel()).square(), problem.noise_std, like)
         # Hᵀy is s m; the null space has no part in any sum.
-        measured = self.spectral(problem.adjoint_y) / s.where(s > 0, torch.inf)
+        measured = operator.spectral(problem.adjoint_y) / s.where(s > 0, torch.inf)
         places = hats.places(self.eigenvalues.flatten(1))
         power, directions, sizes = (
             hats.sums(places, values.flatten(1)) for values in (measured.square(), (s > 0).to(like), self.eigenvalues)
         )
         self.s = at(places, hats.variances(power, directions, sizes)).view_as(like)
 
-    def functions(self, functions: Sequence[Function], image: Tensor) -> list[Tensor]:
-        z = self.spectral(image)
-        of_image = torch.cat([f(self.eigenvalues, self.s) * z for f in functions])
-        return list(self.from_spectral(of_image).chunk(len(functions)))
+    def variances(self, eigenvalues: Tensor) -> Tensor:
+        return self.s
 
 
 class Lanczos(Empirical):
-    """By Lanczos' method, where nothing but H and Hᵀ is known: to 1e-2 or 64 steps (which leave 0.02 of `MotionBlur` at 0.002).
+    """By Lanczos' method, where nothing but H and Hᵀ is known, to 1e-2 (`KrylovFilters`).
 
     Five steps on a (3, 32, 32) image apply H (and as often Hᵀ) 411 times for `MotionBlur` at σ_y = 0.05 and 319 times at 0.2,
     175 and 239 times for `RandomProjection` of 768 numbers.
@@ -207,16 +212,13 @@ class Lanczos(Empirical):
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
-        y = problem.y
-        # The same directions for every image: what they tell is H's alone.
-        probe = [torch.Generator().manual_seed(0) for _ in range(len(y))]
-        probes = torch.empty_like(y)
-        parts = torch.view_as_real(probes) if y.is_complex() else probes
-        parts.copy_(standard_normal(tuple(parts.shape[1:]), probe, parts.dtype, y.device))
-        self._of_y, of_probe = (self._space(image) for image in (problem.adjoint_y, self.operator.adjoint(probes)))
-        (values, weights), (of_probes, sizes) = self._measure(self._of_y), self._measure(of_probe)
+        self._filters = filters.KrylovFilters(self.operator, problem.y, TOLERANCE)
+        self._of_y = self._filters.space(problem.adjoint_y)
+        self._of_y.grow(filters.PROBED)
+        self.filter = self._filter
+        (values, weights), (of_probes, sizes) = self._measure(self._of_y), self._measure(self._filters.probe)
         self.told = [
-            self._told(*(one[image : image + 1] for one in (values, weights, of_probes, sizes))) for image in range(len(y))
+            self._told(*(one[image : image + 1] for one in (values, weights, of_probes, sizes))) for image in range(len(values))
         ]
 
     def _told(self, values: Tensor, weights: Tensor, of_probes: Tensor, sizes: Tensor) -> tuple[Hats, Tensor]:
@@ -227,26 +229,18 @@ class Lanczos(Empirical):
         directions = hats.sums(places, sizes / of_probes.where(of_probes > 0, torch.inf))
         return hats, hats.variances(power, directions, hats.sums(places, sizes.where(of_probes > 0, 0.0)))
 
-    def _space(self, start: Tensor) -> KrylovSpace:
-        space = KrylovSpace(self._seen, start, orthogonal=False)
-        space.grow(QUADRATURE)
-        return space
-
     @staticmethod
     def _measure(space: KrylovSpace) -> tuple[Tensor, Tensor]:
         """Eigenvalues, and the part of the start's squared length that each of them has, (B, K)."""
         ritz = space.ritz()
         return ritz.values, (space.length.cpu().double()[:, None] * ritz.vectors[:, 0]).square()
 
-    def functions(self, functions: Sequence[Function], image: Tensor) -> list[Tensor]:
-        space = self._of_y if image is self.problem.adjoint_y else KrylovSpace(self._seen, image, orthogonal=False)
+    def variances(self, eigenvalues: Tensor) -> Tensor:
+        return torch.cat([at(hats.places(one[None]), s) for one, (hats, s) in zip(eigenvalues, self.told, strict=True)])
 
-        def coefficients(ritz: Ritz) -> Tensor:
-            s = torch.cat([at(hats.places(one[None]), s) for one, (hats, s) in zip(ritz.values, self.told, strict=True)])
-            return torch.stack([ritz.function(f(ritz.values, s)) for f in functions], dim=1)
-
-        found, _ = converged(space, coefficients, lambda ritz, found: found[..., -2:].abs().amax(2), TOLERANCE)
-        return [space.combine(one) for one in found.unbind(1)]
+    def _filter(self, functions: Sequence[filters.Function], image: Tensor) -> list[Tensor]:
+        space = self._of_y if image is self.problem.adjoint_y else self._filters.space(image)
+        return self._filters.of(space, functions)
 
 
 def covariance_of(problem: Problem, grid: Grid) -> Covariance:
@@ -256,7 +250,7 @@ def covariance_of(problem: Problem, grid: Grid) -> Covariance:
     return Spectral(problem) if isinstance(problem.operator, SpectralOperator) else Lanczos(problem)
 
 
-def _quotient(weighed: Tensor, wanted: Tensor, made: Tensor) -> Tensor:
+def quotient(weighed: Tensor, wanted: Tensor, made: Tensor) -> Tensor:
     """<weighed, wanted>/<weighed, made> of each image, (B,); 0 where nothing is made."""
     above, below = ((weighed * one).flatten(1).sum(1) for one in (wanted, made))
     return above / below.clamp_min(torch.finfo(made.dtype).tiny)

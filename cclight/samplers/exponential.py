@@ -53,6 +53,31 @@ def check_step(order: int, renewal: float) -> None:
         raise ValueError(f"renewal is a number >= 0, got {renewal}.")
 
 
+def extrapolated(problem: Problem, n: int, estimate: Tensor, past: Past | None, order: int) -> tuple[Tensor, Past | None]:
+    """What x̂ is taken for over the step from n to n + 1, (B, C, H, W), and what the next step wants to know of this one.
+
+    Args:
+        problem: the problem.
+        n: the step.
+        estimate: x̂ at time n, (B, C, H, W).
+        past: what the step before handed on; None at the first one.
+        order: 1 or 2.
+    """
+    now, after = problem.at(n), problem.at(n + 1)
+    if order == 1 or after.sigma == 0:  # a step of infinite length has no middle
+        return estimate, None
+    known = Past(estimate, math.log(after.alpha / after.sigma * now.sigma / now.alpha))
+    if past is None:
+        return estimate, known
+    return estimate + (estimate - past.estimate) * (0.5 * known.span / past.span), known
+
+
+def kept_of(problem: Problem, n: int, renewal: float) -> float:
+    """K, how much of ε̂ stays from time n to n + 1; `renewal` says how fast the noise is renewed, >= 0."""
+    now, after = problem.at(n), problem.at(n + 1)
+    return (after.sigma / now.sigma * now.alpha / after.alpha) ** renewal
+
+
 def advance(
     problem: Problem, n: int, x: Tensor, estimate: Tensor, past: Past | None, order: int, renewal: float
 ) -> tuple[Tensor, Past | None]:
@@ -67,11 +92,6 @@ def advance(
         order: 1 or 2.
         renewal: how fast the noise is renewed, >= 0.
     """
-    now, after = problem.at(n), problem.at(n + 1)
-    ahead, known = estimate, None
-    if order == 2 and after.sigma > 0:  # a step of infinite length has no middle
-        known = Past(estimate, math.log(after.alpha / after.sigma * now.sigma / now.alpha))
-        if past is not None:
-            ahead = estimate + (estimate - past.estimate) * (0.5 * known.span / past.span)
-    kept = (after.sigma / now.sigma * now.alpha / after.alpha) ** renewal
-    return renoise(problem, n, ahead, (x - now.alpha * ahead) / now.sigma, kept), known
+    now = problem.at(n)
+    ahead, known = extrapolated(problem, n, estimate, past, order)
+    return renoise(problem, n, ahead, (x - now.alpha * ahead) / now.sigma, kept_of(problem, n, renewal)), known

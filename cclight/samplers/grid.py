@@ -91,3 +91,18 @@ class Grid:
         times = path.time_at_ratio(ratio)
         times[0], times[-1] = ends
         return times
+
+    def times_to(self, ratio: float, path: GaussianPath) -> Tensor:
+        """As `times`, with the last call of the network where σ/α is `ratio`, if that is later than it would be.
+
+        Args:
+            ratio: of noise to signal, > 0.
+            path: the path.
+        """
+        usual = self.times(path, path.first_progress)
+        wanted = path.time_at_ratio(torch.tensor([max(ratio, _RATIOS[0])], dtype=torch.float64))
+        progress = (torch.cat([usual[[0, -2, -1]], wanted]) - path.t_noise) / (path.t_data - path.t_noise)
+        first, last, end, reached = progress.tolist()
+        if self.steps == 1 or not last < reached < end:
+            return usual
+        return torch.cat([Grid(self.steps - 1, first, reached, self.spacing).times(path), usual[-1:]])
