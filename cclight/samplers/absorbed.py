@@ -34,7 +34,6 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -90,7 +89,7 @@ class Absorbed:
         """The direction d at step n."""
         known = self._known(self.problem.at(n))
         v = _presumed(self.problem.at(n))
-        (of_y,) = self._functions([lambda one: known(one) / (1 + v * known(one)) / _above(one)], residual)
+        (of_y,) = self.filters([lambda one: known(one) / (1 + v * known(one)) / _above(one)], residual)
         return (of_y.add_(self._shift),)
 
     def condition(
@@ -99,7 +98,7 @@ class Absorbed:
         """x̂_y, as `Covariance.condition`."""
         known, v, (d,) = self._known(self.problem.at(n)), _presumed(self.problem.at(n)), direction
         excess = spread.sub_(d, alpha=v)
-        (damped,) = self._functions([lambda one: v * known(one) / (1 + v * known(one))], excess)
+        (damped,) = self.filters([lambda one: v * known(one) / (1 + v * known(one))], excess)
         made = torch.add(d, damped, alpha=1 / v)  # of d, where d itself is wanted
         length = guidance * quotient(made, d, made).view(-1, *[1] * (d.ndim - 1))
         return x_0.add_(d, alpha=v).addcmul_(length, excess.sub_(damped))
@@ -124,11 +123,11 @@ class Absorbed:
     def _along(self, n: int, estimate: Tensor, carried: Tensor, z: Tensor) -> Tensor:
         """An estimate at the grid's time n, with y's noise and z where something is measured, and what is carried elsewhere."""
         level, half, noise_var = self.problem.at(n), self._half, self.noise_std**2
-        (of_y,) = self._functions(
+        (of_y,) = self.filters(
             [lambda one: (level.sigma / self.noise_std * one.sqrt()).clamp_max(level.alpha) / (one + half)],
             self.residual(estimate),
         )
-        (within,) = self._functions([lambda one: one / (one + half)], carried)
+        (within,) = self.filters([lambda one: one / (one + half)], carried)
         x = (level.alpha * estimate).add_(of_y).add_(carried).sub_(within)
         if not self._has_room(level):
             return x
@@ -138,7 +137,7 @@ class Absorbed:
             return (level.sigma**2 - level.alpha**2 * tau_squared).clamp_min(0).sqrt()
 
         known, v = self._known(level), _presumed(level)
-        added, self._shift = self._functions(
+        added, self._shift = self.filters(
             [
                 lambda one: room(one) * one / (one + half),
                 lambda one: room(one) / (1 + v * known(one)) * (-level.alpha / level.sigma**2),
@@ -154,9 +153,6 @@ class Absorbed:
     def _known(self, level: Level) -> Function:
         """p, by λ."""
         return lambda one: (one / self.noise_std**2 - (level.alpha / level.sigma) ** 2).clamp_min(0)
-
-    def _functions(self, functions: Sequence[Function], image: Tensor) -> list[Tensor]:
-        return self.filters(functions, image)
 
 
 def _presumed(level: Level) -> float:
