@@ -11,8 +11,7 @@ network takes it away as it takes any. With c = min(1, σ'/(α' τ)), and ε̂ w
     x' = α' x̂_y + α' c (y/s - x̂_y) + √(σ'² - α'² τ²)₊ z          on the range of H,
     x' = α' x̂_y + σ' ε̂                                           on the null space.
 
-The last call is where the least noisy direction is left with its own noise, σ/α = min τ: there is nothing to know beyond. The
-calls before are spaced as `quadratic`, shorter toward it, whatever suits measurements without noise.
+The last call is where the least noisy direction is left with its own noise, σ/α = min τ: there is nothing to know beyond.
 
 x_t has y's part in it, so x̂_y asks y for no more than x_t has not said. Beside x_t, of precision α²/σ², what y adds has the
 precision p = (1/τ² - α²/σ²)₊, and moment matching (`cclight.samplers.moments`) with V presumed r_t² I solves
@@ -34,7 +33,6 @@ References:
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -67,7 +65,7 @@ class Absorbed:
         self.filters: Filters = filters_of(self.operator, problem.y, problem.noise, TOLERANCE)
         s = math.sqrt(self.filters.largest())
         self._least = self.noise_std / s if s else math.inf  # τ
-        problem.times = replace(grid, spacing="quadratic").times_to(self._least, problem.prior.path).tolist()
+        problem.times = grid.times_to(self._least, problem.prior.path).tolist()
         first = problem.at(0)
         self._half = (self.noise_std * first.alpha / (UNMEASURED * first.sigma)) ** 2  # λ
         self._shift = torch.zeros_like(problem.noise)  # what z has of p (ŷ - P x̂_0), over 1 + v p

@@ -70,6 +70,9 @@ class Covariance(Protocol):
             guidance: the weight of what the measured part says of the rest; 1 for the posterior's mean.
         """
 
+    def unmeasured(self, n: int, noise: Tensor) -> Tensor:
+        """The part of the noise after the last step, n, that is where the measurement says little, (B, C, H, W)."""
+
 
 class Isotropic:
     """V = r_t² I, for any linear operator: D are the gains of `cclight.samplers.spectrum`, and d = D r.
@@ -104,6 +107,9 @@ class Isotropic:
         length = guidance * quotient(made, self.spectrum.lifted(residual), made)
         gap = residual.addcmul(length.view(-1, *[1] * (residual.ndim - 1)), seen, value=-1)  # H⁺y - P (x̂_0 + e)
         return x_0.addcmul_(length.view(-1, *[1] * (x_0.ndim - 1)), excess).add_(self.spectrum.damp(self.rows[n], gap))
+
+    def unmeasured(self, n: int, noise: Tensor) -> Tensor:
+        return noise - self.spectrum.damp(self.rows[n], self.spectrum.seen(self.problem, noise))
 
 
 class Empirical(ABC):
@@ -170,6 +176,9 @@ class Empirical(ABC):
         length = guidance * quotient(made_weighed, residual, made).view(-1, *[1] * (x_0.ndim - 1))
         # D (r - κ P (V - v) d), for P (V - v) d is what was made less r.
         return x_0.addcmul_(length, excess).addcmul_(1 + length, damped).addcmul_(length, made_damped, value=-1)
+
+    def unmeasured(self, n: int, noise: Tensor) -> Tensor:
+        return noise  # y's own noise hides what the path leaves
 
     def _left(self, n: int) -> Callable[[Tensor], Tensor]:
         """What x_t leaves of S."""

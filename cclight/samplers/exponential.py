@@ -17,10 +17,15 @@ and 0.88 for 20. The first step alone has nothing to extrapolate from.
 
 **Renewal** replaces part of the noise, so that later steps, which know more, mend early ones:
 
-    x' = α' x̂ + σ' ( k ε̂ + √(1 - k²) ξ ),     k = (σ' α / (α' σ))^renewal,     ξ ~ N(0, I).
+    x' = α' x̂ + σ' ( k ε̂ + √(1 - k²) ξ ),     k = ((1 - r_t²) / (1 - r_t'²))^renewal,     ξ ~ N(0, I),
 
-Reference:
+as fast as the state comes to know the image: of one of unit variance, x_t tells 1 - r_t² = α²/(α² + σ²). Near data that hardly
+grows, and the noise stays: detail that is settled there has few steps left to mend it (Karras et al. add noise between two levels
+alone). In the last step all of it stays, for no call of the network would take new noise away.
+
+References:
     Lu et al., DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models, 2022 (2M).
+    Karras et al., Elucidating the Design Space of Diffusion-Based Generative Models, NeurIPS 2022 (algorithm 2).
 """
 
 from __future__ import annotations
@@ -31,7 +36,6 @@ from typing import NamedTuple
 from torch import Tensor
 
 from cclight.problem import Problem
-from cclight.samplers.base import renoise
 
 
 class Past(NamedTuple):
@@ -74,24 +78,7 @@ def extrapolated(problem: Problem, n: int, estimate: Tensor, past: Past | None, 
 
 def kept_of(problem: Problem, n: int, renewal: float) -> float:
     """K, how much of ε̂ stays from time n to n + 1; `renewal` says how fast the noise is renewed, >= 0."""
-    now, after = problem.at(n), problem.at(n + 1)
-    return (after.sigma / now.sigma * now.alpha / after.alpha) ** renewal
-
-
-def advance(
-    problem: Problem, n: int, x: Tensor, estimate: Tensor, past: Past | None, order: int, renewal: float
-) -> tuple[Tensor, Past | None]:
-    """The image at the grid's time n + 1, (B, C, H, W), and what the next step wants to know of this one.
-
-    Args:
-        problem: the problem.
-        n: the step.
-        x: the image at time n, (B, C, H, W).
-        estimate: x̂ there, the same shape.
-        past: what the step before handed on; None at the first one.
-        order: 1 or 2.
-        renewal: how fast the noise is renewed, >= 0.
-    """
-    now = problem.at(n)
-    ahead, known = extrapolated(problem, n, estimate, past, order)
-    return renoise(problem, n, ahead, (x - now.alpha * ahead) / now.sigma, kept_of(problem, n, renewal)), known
+    if n + 2 == len(problem.times):
+        return 1.0
+    known, later = (level.alpha**2 / (level.alpha**2 + level.sigma**2) for level in (problem.at(n), problem.at(n + 1)))
+    return (known / later) ** renewal

@@ -19,7 +19,10 @@ alone, where it carries what the measured part says of the rest: the term that r
 
 A guidance weight w multiplies e. w = 1 is the conditional mean, right for whoever wants the posterior or the least squared
 error. Few steps and a mean leave photographs smoother than they are; a w of 2 to 3 makes more of what the measured part says of
-the rest, which looks sharper at 0.1 to 0.2 dB less, with the same settings for every linear task (benchmarks/README.md).
+the rest, which looks sharper at 0.1 to 0.2 dB less. `renewal` (`cclight.samplers.exponential`) gives as much back, and where the
+path is left before its end, with a little of the noise ε̂ that the network sees no image in, smooth parts keep a grain as photographs
+have it: together that is nearer to the truth and sharper, with the same settings for every task (benchmarks/README.md). What the
+measurement tells gets no grain: of ε̂ the last step leaves (I - D) ε̂, as the form has it of all that the network says.
 
 MMPS solves for u with a Krylov method, one product an iteration, and takes one more for V u. One iteration in a direction d,
 the exact one if V were as presumed, needs one product in all: V is linear, so V d gives the step's length and V u,
@@ -47,9 +50,9 @@ from torch import Tensor
 from cclight.operators.base import LinearOperator
 from cclight.problem import Problem
 from cclight.samplers.absorbed import Absorbed
-from cclight.samplers.base import Sampler, check_guidance
+from cclight.samplers.base import Sampler, check_guidance, renoise
 from cclight.samplers.covariances import Covariance, covariance_of
-from cclight.samplers.exponential import Past, advance, check_step, extrapolated, kept_of
+from cclight.samplers.exponential import Past, check_step, extrapolated, kept_of
 from cclight.samplers.grid import Spacing
 from cclight.samplers.spectrum import weighted
 
@@ -78,8 +81,8 @@ class ConjugateMoments(Sampler):
             `timesteps` of "logsnr".
         renewal: how fast the noise is renewed, >= 0; 0 is deterministic.
         absorb_noise: whether y's noise counts as the path's own (`cclight.samplers.absorbed`): nearer to the truth and sharper
-            for who wants one restoration, and no sample of the posterior. Then `timesteps` are "quadratic" and end where the
-            noise does. It changes nothing where σ_y = 0.
+            for who wants one restoration, and no sample of the posterior. The network is called last where that noise is all.
+            It changes nothing where σ_y = 0.
     """
 
     steps: int = 5
@@ -115,10 +118,15 @@ class ConjugateMoments(Sampler):
     def step(self, problem: Problem, n: int, state: State) -> State:
         x, past, covariance = state
         estimate = conditioned(problem, covariance, n, x, self.guidance)
-        if not isinstance(covariance, Absorbed):
-            return State(*advance(problem, n, x, estimate, past, self.order, self.renewal), covariance)
         ahead, known = extrapolated(problem, n, estimate, past, self.order)
-        return State(covariance.advance(n, x, ahead, kept_of(problem, n, self.renewal)), known, covariance)
+        kept = kept_of(problem, n, self.renewal)
+        if isinstance(covariance, Absorbed):
+            return State(covariance.advance(n, x, ahead, kept), known, covariance)
+        now, last = problem.at(n), n + 1 == self.steps
+        noise = (x - now.alpha * ahead).div_(now.sigma)
+        if last and problem.at(n + 1).sigma > 0:
+            noise = covariance.unmeasured(n, noise)
+        return State(renoise(problem, n, ahead, noise, kept), known, covariance)
 
 
 def check_start(t_start: float) -> None:

@@ -46,8 +46,8 @@ from torch import Tensor
 from cclight.operators.base import LinearOperator
 from cclight.paths.gaussian import GaussianPath
 from cclight.problem import Problem
-from cclight.samplers.base import Sampler, check_noise_is_spectral
-from cclight.samplers.exponential import Past, advance, check_step
+from cclight.samplers.base import Sampler, check_noise_is_spectral, renoise
+from cclight.samplers.exponential import Past, check_step, extrapolated, kept_of
 from cclight.samplers.grid import Grid, Spacing
 from cclight.samplers.moments import ConjugateMoments, check_start
 from cclight.samplers.pigdm import gain_rows
@@ -121,7 +121,9 @@ class ConjugateTilt(Sampler):
         rows = spectrum.prepare(_rows(problem.prior.path, self.grid, spectrum.gains))[n]
         x, zeta, past = state
         estimate, zeta = _conditioned(problem, rows, problem.at(n).t, x, zeta)
-        x, past = advance(problem, n, x, estimate, past, self.order, self.renewal)
+        ahead, past = extrapolated(problem, n, estimate, past, self.order)
+        now = problem.at(n)
+        x = renoise(problem, n, ahead, (x - now.alpha * ahead) / now.sigma, kept_of(problem, n, self.renewal))
         return State(x, zeta, past)
 
 
