@@ -3,8 +3,8 @@
     python benchmarks/precision.py FOLDER [--limit 12] [--size 256]
 
 The network alone runs in it. First the relative errors of the denoised image x̂_0 and of the product Jᵀv beside float32, by the
-ratio ρ = σ/α of noise to signal, with v from a residual of usual size and from one 10⁵ times smaller, as those of last steps are: the
-largest error of any photograph. Then sr.yaml and deblur.yaml in either precision: LPIPS and PSNR, and how far the pictures are
+ratio ρ = σ/α of noise to signal, with v of usual size and 10⁵ times smaller, as residuals of last steps are: the largest error
+of any photograph. Then sr.yaml and deblur.yaml in either precision: LPIPS and PSNR, and how far the pictures are
 from those in float32. On a GPU where there is one.
 """
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from cclight.data.noise import generator, standard_normal
+from cclight.data.noise import Source, generator, standard_normal
 from cclight.operators.base import LinearOperator, Operator
 from cclight.operators.whitened import Whitened
 from cclight.paths.gaussian import GaussianPath
@@ -68,7 +68,8 @@ class Problem:
         noise: initial standard normal noise, (B, C, H, W); its dtype and device are the sampler's.
         noise_std: σ_y, the standard deviation of the noise of each real number that y holds, in units of [-1, 1] images:
             a complex number holds two.
-        generators: one random generator per image, on the CPU or the noise's device; None makes one of each image's place.
+        generators: one random generator per image, on the CPU or the noise's device, or what gives its noise
+            (`cclight.data.noise.standard_normal`); None makes one of each image's place.
         label: the class of each image, (B,), -1 for none; None where no image has one.
         rounded: whether σ_y stands for the rounding of y, which is no noise that is drawn independently of the image.
 
@@ -84,7 +85,7 @@ class Problem:
         y: Tensor,
         noise: Tensor,
         noise_std: float = 0.0,
-        generators: Sequence[torch.Generator] | None = None,
+        generators: Sequence[Source] | None = None,
         label: Tensor | None = None,
         rounded: bool = False,
     ) -> None:

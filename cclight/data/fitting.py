@@ -30,6 +30,7 @@ from cclight.priors.base import Prior
 from cclight.priors.tiled import Tiled
 
 if TYPE_CHECKING:
+    from cclight.data.noise import Source
     from cclight.samplers.base import Sampler
 
 SMOOTHNESS, ITERATIONS = 1e-3, 40  # λ without noise; conjugate gradients
@@ -81,7 +82,7 @@ class Fitted:
         prior: Prior,
         noise: Tensor,
         noise_std: float | Tensor,
-        generators: Sequence[torch.Generator] | None,
+        generators: Sequence[Source] | None,
         label: Tensor | None = None,
         ends: bool = True,
     ) -> Solved:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Literal, get_args
 
@@ -97,9 +97,12 @@ def training_generator(seed: int, name: str, rank: int, number: int, device: tor
     return torch.Generator(device).manual_seed(_permute(f"{name} {seed}", rank << _NUMBER_BITS | number))
 
 
+Source = torch.Generator | Callable[[tuple[int, ...]], Tensor]
+
+
 def standard_normal(
     shape: tuple[int, ...],
-    generators: Sequence[torch.Generator],
+    generators: Sequence[Source],
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Tensor:
@@ -111,14 +114,19 @@ def standard_normal(
 
     Args:
         shape: of one image's noise, without the batch.
-        generators: one per image, on one device.
+        generators: one per image, on one device; or what gives an image's next noise of a shape, on the CPU.
         dtype: of the result.
         device: of the result.
     """
     if dtype.is_complex:
         parts = standard_normal((*shape, 2), generators, dtype.to_real(), device)
         return torch.view_as_complex(parts * math.sqrt(0.5))
-    draws = [torch.randn(shape, generator=one, dtype=torch.float32, device=one.device) for one in generators]
+    draws = [
+        torch.randn(shape, generator=one, dtype=torch.float32, device=one.device)
+        if isinstance(one, torch.Generator)
+        else one(shape)
+        for one in generators
+    ]
     return torch.stack(draws).to(device=device, dtype=dtype)
 
 

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from cclight.data.noise import check_samples, generator, standard_normal
+from cclight.data.noise import Source, check_samples, generator, standard_normal
 from cclight.operators.base import LinearOperator, Operator, SpectralOperator
 from cclight.operators.whitened import whitened
 from cclight.paths.guidance import SCHEDULES
@@ -141,7 +141,7 @@ class Sampler(ABC):
         *,
         noise_std: float | Tensor = 0.0,
         seed: int = 0,
-        generators: Sequence[torch.Generator] | None = None,
+        generators: Sequence[Source] | None = None,
         label: Tensor | None = None,
         keep_trajectory: bool = False,
         samples: int | None = None,

@@ -19,9 +19,9 @@ and 0.88 for 20. The first step alone has nothing to extrapolate from.
 
     x' = α' x̂ + σ' ( k ε̂ + √(1 - k²) ξ ),     k = ((1 - r_t²) / (1 - r_t'²))^renewal,     ξ ~ N(0, I),
 
-as fast as the state comes to know the image: of one of unit variance, x_t tells 1 - r_t² = α²/(α² + σ²). Near data that hardly
-grows, and the noise stays: detail that is settled there has few steps left to mend it (Karras et al. add noise between two levels
-alone). In the last step all of it stays, for no call of the network would take new noise away.
+as fast as the state comes to know the image: of one of unit variance, x_t tells 1 - r_t² = α²/(α² + σ²). Near data that
+hardly grows, and the noise stays: detail that is settled there has few steps left to mend it (Karras et al. add noise between
+two levels alone). In the last step all of it stays, for no call of the network would take new noise away.
 
 References:
     Lu et al., DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models, 2022 (2M).

@@ -19,9 +19,9 @@ alone, where it carries what the measured part says of the rest: the term that r
 
 A guidance weight w multiplies e. w = 1 is the conditional mean, right for whoever wants the posterior or the least squared
 error. Few steps and a mean leave photographs smoother than they are; a w of 2 to 3 makes more of what the measured part says of
-the rest, which looks sharper at 0.1 to 0.2 dB less. `renewal` (`cclight.samplers.exponential`) gives as much back, and where the
-path is left before its end, with a little of the noise ε̂ that the network sees no image in, smooth parts keep a grain as photographs
-have it: together that is nearer to the truth and sharper, with the same settings for every task (benchmarks/README.md). What the
+the rest, which looks sharper at 0.1 to 0.2 dB less. `renewal` (`cclight.samplers.exponential`) gives as much back. And where
+the path is left before its end, smooth parts keep a grain as photographs have it, of the noise ε̂ that the network sees no image
+in. Together that is nearer to the truth and sharper, with the same settings for every task (benchmarks/README.md). What the
 measurement tells gets no grain: of ε̂ the last step leaves (I - D) ε̂, as the form has it of all that the network says.
 
 MMPS solves for u with a Krylov method, one product an iteration, and takes one more for V u. One iteration in a direction d,

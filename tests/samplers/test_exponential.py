@@ -7,6 +7,9 @@ import torch
 
 from cclight import Inpainting, OTPath, VPPath
 from cclight.operators.masks import Box
+from cclight.problem import Problem
+from cclight.samplers.exponential import kept_of
+from cclight.samplers.grid import Grid
 from cclight.samplers.moments import ConjugateMoments
 from tests.samplers.baselines import normal, one_gaussian
 
@@ -57,6 +60,16 @@ def test_renewed_noise_keeps_the_spread_of_many_steps(path):
     alone = ConjugateMoments(40, order=2).sample(prior, hole, hole(y).expand(4000, -1, -1, -1), noise).image[:, 0, 1:3, 1:3]
     correlation = torch.corrcoef(torch.stack([image.flatten(), alone.flatten()]))[0, 1]
     assert float(correlation) < 0.9
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_renewed_noise_is_what_the_state_has_come_to_know(path):
+    """A step keeps the share of its noise that its knowledge has of the next one's, to a power; the last one all."""
+    problem = Problem(one_gaussian(path, 0.3), Inpainting(Box(2)), normal(1, 1, 4, 4), normal(1, 1, 4, 4))
+    problem.times = Grid(3, 0.4, 0.9).times(path).tolist()
+    known = [level.alpha**2 / (level.alpha**2 + level.sigma**2) for level in map(problem.at, range(4))]
+    assert [kept_of(problem, n, 2.0) for n in range(3)] == pytest.approx([(known[n] / known[n + 1]) ** 2 for n in (0, 1)] + [1])
+    assert [kept_of(problem, n, 0.0) for n in range(3)] == [1, 1, 1]
 
 
 def test_a_single_step_has_no_second_order():

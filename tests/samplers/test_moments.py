@@ -106,7 +106,8 @@ def test_guidance_weighs_what_the_measured_part_says_of_the_rest(noise_std):
     estimate = prior.denoise(x, t.expand(len(x)))
     variance = s * path.sigma(t) ** 2 / (path.sigma(t) ** 2 + s * path.alpha(t) ** 2)
     replaced = estimate + variance / (variance + noise_std**2) * seen * (y - estimate)
-    expected = path.alpha(end) * replaced + path.sigma(end) * (x - path.alpha(t) * replaced) / path.sigma(t)
+    left = (x - path.alpha(t) * replaced) / path.sigma(t) * (1 if noise_std else 1 - seen)  # no noise where there is none
+    expected = path.alpha(end) * replaced + path.sigma(end) * left
     torch.testing.assert_close(images[0], expected, rtol=1e-9, atol=1e-9)
 
 

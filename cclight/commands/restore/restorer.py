@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +21,7 @@ from cclight.commands.restore.parts import Part, around, noise_at, parts
 from cclight.commands.restore.tasks import Measured, measure, measure_by
 from cclight.data.decoding import Picture, read_picture
 from cclight.data.fitting import OutOfMemory, fit
-from cclight.data.noise import check_samples, generator
+from cclight.data.noise import check_samples
 from cclight.data.noise_level import noise_level, rounding
 from cclight.data.pixels import upright
 from cclight.errors import UsageError
@@ -150,16 +150,16 @@ class PictureRestorer:
         return replace(measured, y=measured.y[:, :1]) if grey else measured
 
     def _sampler(self, measured: Measured) -> Sampler:
-        """The sampler; the packaged one begins with as much less noise as a picture was compressed less than in tuning."""
+        """The sampler; the packaged one begins and ends with less noise where a picture was compressed less than in tuning."""
         if not self.tuned:
             return self.sampler
         if self.options.task != "jpeg" or measured.compressed >= TUNED:
             return replace(self.sampler, **measured.settings)  # type: ignore[type-var]
-        path = self.prior.path
-        tuned = path.ratio(path.time(torch.tensor(self.sampler.t_start, dtype=torch.float64)))
-        begin = path.time_at_ratio(measured.compressed / TUNED * tuned)
-        t_start = min(float((begin - path.t_noise) / (path.t_data - path.t_noise)), 0.99)
-        return replace(self.sampler, t_start=t_start)  # type: ignore[type-var]
+        path, share = self.prior.path, measured.compressed / TUNED
+        asked = self.sampler.grid.times(path)[[0, -1]]
+        times = path.time_at_ratio(share * path.ratio(asked))
+        start, end = ((times - path.t_noise) / (path.t_data - path.t_noise)).tolist()
+        return replace(self.sampler, t_start=start, t_end=end)  # type: ignore[type-var]
 
     def _noise_std(self, measured: Measured, depth: int) -> tuple[float, list[str]]:
         """σ_y, and where it comes from."""
@@ -197,8 +197,8 @@ class PictureRestorer:
             weights = torch.from_numpy(~measured.missing).float()
             total = measured.y[0] * weights
         given_up = nfe = 0
-        for number, part in enumerate(_shown(places, path)):
-            image, nfe, agrees = self._part(measured, sampler, part, std, number, seed)
+        for part in _shown(places, path):
+            image, nfe, agrees = self._part(measured, sampler, part, std, seed)
             given_up += not agrees
             weight = (part.down[:, None] * part.across).repeat_interleave(scale, 0).repeat_interleave(scale, 1)
             rows, columns = (slice(place.start * scale, place.stop * scale) for place in (part.rows, part.columns))
@@ -231,18 +231,20 @@ class PictureRestorer:
         side = TILE if tile is None else tile
         return Tiled(self.prior, side + -side % self.prior.stride)
 
-    def _part(
-        self, measured: Measured, sampler: Sampler, part: Part, std: float, number: int, seed: int | str
-    ) -> tuple[Tensor, int, bool]:
+    def _part(self, measured: Measured, sampler: Sampler, part: Part, std: float, seed: int | str) -> tuple[Tensor, int, bool]:
         """One part's image (C, h, w), the network calls, and whether it agrees with the measurement."""
         y = measured.y[..., part.rows, part.columns].to(self.device)
         fitted = fit(measured.operator(part.rows, part.columns).to(self.device), y, self.prior, std)
         top = part.rows.start * measured.scale - fitted.rows.start
         left = part.columns.start * measured.scale - fitted.columns.start
+        draw = count()
+
+        def drawn(shape: tuple[int, ...]) -> Tensor:
+            return noise_at(f"{seed} draw {next(draw)}", shape[0], top, left, *shape[1:])[0]
+
         noise = noise_at(seed, fitted.shape[0], top, left, *fitted.shape[1:]).to(self.device)
-        generators = [generator(seed, number, "sampler")]
         try:
-            solved = fitted.solve(sampler, self._prior(measured), noise, std, generators)
+            solved = fitted.solve(sampler, self._prior(measured), noise, std, [drawn])
         except OutOfMemory as error:
             raise OutOfMemory(f"{error}: give --tile {max(64, (self.options.tile or TILE) // 2)}") from error
         if not solved.finite.all():
