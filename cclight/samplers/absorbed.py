@@ -102,14 +102,7 @@ class Absorbed:
         return x_0.add_(d, alpha=v).addcmul_(length, excess.sub_(damped))
 
     def advance(self, n: int, x: Tensor, estimate: Tensor, kept: float) -> Tensor:
-        """The state at the grid's time n + 1, (B, C, H, W).
-
-        Args:
-            n: the step.
-            x: the state at time n, (B, C, H, W).
-            estimate: x̂_y, the same shape.
-            kept: how much of ε̂ stays.
-        """
+        """The state at the grid's time n + 1, as `Covariance.advance`."""
         now, after = self.problem.at(n), self.problem.at(n + 1)
         wanted = kept < 1 or self._has_room(after)
         z = self.problem.randn() if wanted else torch.zeros_like(x)

@@ -32,6 +32,7 @@ from cclight.operators.base import LinearOperator, SpectralOperator
 from cclight.operators.krylov import KrylovSpace
 from cclight.problem import Problem
 from cclight.samplers import filters
+from cclight.samplers.base import renoise
 from cclight.samplers.grid import Grid
 from cclight.samplers.pigdm import gain_rows
 from cclight.samplers.variances import Hats, at, quantiles
@@ -70,8 +71,15 @@ class Covariance(Protocol):
             guidance: the weight of what the measured part says of the rest; 1 for the posterior's mean.
         """
 
-    def unmeasured(self, n: int, noise: Tensor) -> Tensor:
-        """The part of the noise after the last step, n, that is where the measurement says little, (B, C, H, W)."""
+    def advance(self, n: int, x: Tensor, estimate: Tensor, kept: float) -> Tensor:
+        """The state at the grid's time n + 1, (B, C, H, W).
+
+        Args:
+            n: the step.
+            x: the state at time n, (B, C, H, W).
+            estimate: x̂_y, the same shape.
+            kept: how much of ε̂ stays.
+        """
 
 
 class Isotropic:
@@ -108,8 +116,11 @@ class Isotropic:
         gap = residual.addcmul(length.view(-1, *[1] * (residual.ndim - 1)), seen, value=-1)  # H⁺y - P (x̂_0 + e)
         return x_0.addcmul_(length.view(-1, *[1] * (x_0.ndim - 1)), excess).add_(self.spectrum.damp(self.rows[n], gap))
 
-    def unmeasured(self, n: int, noise: Tensor) -> Tensor:
-        return noise - self.spectrum.damp(self.rows[n], self.spectrum.seen(self.problem, noise))
+    def advance(self, n: int, x: Tensor, estimate: Tensor, kept: float) -> Tensor:
+        noise = _noise(self.problem, n, x, estimate)
+        if n + 2 == len(self.problem.times) and self.problem.at(n + 1).sigma > 0:  # what is measured ends without
+            noise = noise - self.spectrum.damp(self.rows[n], self.spectrum.seen(self.problem, noise))
+        return renoise(self.problem, n, estimate, noise, kept)
 
 
 class Empirical(ABC):
@@ -177,8 +188,8 @@ class Empirical(ABC):
         # D (r - κ P (V - v) d), for P (V - v) d is what was made less r.
         return x_0.addcmul_(length, excess).addcmul_(1 + length, damped).addcmul_(length, made_damped, value=-1)
 
-    def unmeasured(self, n: int, noise: Tensor) -> Tensor:
-        return noise  # y's own noise hides what the path leaves
+    def advance(self, n: int, x: Tensor, estimate: Tensor, kept: float) -> Tensor:
+        return renoise(self.problem, n, estimate, _noise(self.problem, n, x, estimate), kept)
 
     def _left(self, n: int) -> Callable[[Tensor], Tensor]:
         """What x_t leaves of S."""
@@ -257,6 +268,12 @@ def covariance_of(problem: Problem, grid: Grid) -> Covariance:
     if problem.noise_std == 0 or problem.rounded:
         return Isotropic(problem, grid)
     return Spectral(problem) if isinstance(problem.operator, SpectralOperator) else Lanczos(problem)
+
+
+def _noise(problem: Problem, n: int, x: Tensor, estimate: Tensor) -> Tensor:
+    """Ε̂, what an estimate takes for noise in the state at time n, (B, C, H, W)."""
+    level = problem.at(n)
+    return (x - level.alpha * estimate).div_(level.sigma)
 
 
 def quotient(weighed: Tensor, wanted: Tensor, made: Tensor) -> Tensor:

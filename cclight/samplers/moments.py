@@ -50,7 +50,7 @@ from torch import Tensor
 from cclight.operators.base import LinearOperator
 from cclight.problem import Problem
 from cclight.samplers.absorbed import Absorbed
-from cclight.samplers.base import Sampler, check_guidance, renoise
+from cclight.samplers.base import Sampler, check_guidance
 from cclight.samplers.covariances import Covariance, covariance_of
 from cclight.samplers.exponential import Past, check_step, extrapolated, kept_of
 from cclight.samplers.grid import Spacing
@@ -79,7 +79,7 @@ class ConjugateMoments(Sampler):
         guidance: w >= 0, the weight of what the measured part says of the rest: 1 for the posterior's mean, 2 to 3 for looks.
         order: 1 (Euler), or 2 (Adams-Bashforth, at no extra network call) for samples whose spread can be believed; it wants
             `timesteps` of "logsnr".
-        renewal: how fast the noise is renewed, >= 0; 0 is deterministic.
+        renewal: how fast the noise is renewed, >= 0; 0 is deterministic. Of restored photographs more is closer and less sharp.
         absorb_noise: whether y's noise counts as the path's own (`cclight.samplers.absorbed`): nearer to the truth and sharper
             for who wants one restoration, and no sample of the posterior. The network is called last where that noise is all.
             It changes nothing where σ_y = 0.
@@ -109,9 +109,10 @@ class ConjugateMoments(Sampler):
         check_step(self.order, self.renewal)
 
     def begin(self, problem: Problem) -> State:
+        covariance: Covariance
         if self.absorb_noise and problem.noise_std > 0 and not problem.rounded:
-            absorbed = Absorbed(problem, self.grid)
-            return State(absorbed.begin(), None, absorbed)
+            covariance = Absorbed(problem, self.grid)
+            return State(covariance.begin(), None, covariance)
         covariance = covariance_of(problem, self.grid)
         return State(problem.start(problem.times[0], covariance.guess()), None, covariance)
 
@@ -119,14 +120,7 @@ class ConjugateMoments(Sampler):
         x, past, covariance = state
         estimate = conditioned(problem, covariance, n, x, self.guidance)
         ahead, known = extrapolated(problem, n, estimate, past, self.order)
-        kept = kept_of(problem, n, self.renewal)
-        if isinstance(covariance, Absorbed):
-            return State(covariance.advance(n, x, ahead, kept), known, covariance)
-        now, last = problem.at(n), n + 1 == self.steps
-        noise = (x - now.alpha * ahead).div_(now.sigma)
-        if last and problem.at(n + 1).sigma > 0:
-            noise = covariance.unmeasured(n, noise)
-        return State(renoise(problem, n, ahead, noise, kept), known, covariance)
+        return State(covariance.advance(n, x, ahead, kept_of(problem, n, self.renewal)), known, covariance)
 
 
 def check_start(t_start: float) -> None:

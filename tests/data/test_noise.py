@@ -94,3 +94,10 @@ def test_no_two_samples_of_images_share_a_generator():
 def test_samples_beyond_the_numbers_are_refused(index, sample):
     with pytest.raises(ValueError, match=rf"got sample {sample} of image {index}: set data.limit"):
         generator(0, index, "initial", sample)
+
+
+def test_an_image_s_noise_can_come_from_anywhere():
+    one, ones = generator(0, 0, "sampler"), standard_normal((3, 4), [generator(0, 0, "sampler"), torch.ones], torch.float64)
+    assert ones.dtype == torch.float64
+    assert torch.equal(ones[0].float(), torch.randn(3, 4, generator=one))
+    assert torch.equal(ones[1], torch.ones(3, 4, dtype=torch.float64))
