@@ -66,7 +66,7 @@ def test_the_same_class_by_any_of_its_names_keeps_its_settings(here, capsys):
         ["--config", "more.yaml"],
     ):
         settings = parsed([*SR, *arguments], capsys)["model"]["sampler"]["init_args"]
-        assert (settings["guidance"], settings["t_start"]) == (2.5, 0.7)
+        assert (settings["guidance"], settings["t_start"]) == (3.0, 0.75)
 
 
 def test_operators_priors_sources_and_their_parts_start_anew_too(here, capsys):
