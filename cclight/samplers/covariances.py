@@ -117,9 +117,10 @@ class Isotropic:
         return x_0.addcmul_(length.view(-1, *[1] * (x_0.ndim - 1)), excess).add_(self.spectrum.damp(self.rows[n], gap))
 
     def advance(self, n: int, x: Tensor, estimate: Tensor, kept: float) -> Tensor:
-        noise = _noise(self.problem, n, x, estimate)
-        if n + 2 == len(self.problem.times) and self.problem.at(n + 1).sigma > 0:  # what is measured ends without
-            noise = noise - self.spectrum.damp(self.rows[n], self.spectrum.seen(self.problem, noise))
+        noise, after = _noise(self.problem, n, x, estimate), self.problem.at(n + 1)
+        if n + 2 == len(self.problem.times) and after.sigma > 0:  # what is measured ends as x̂_y, without noise
+            other = torch.sub(noise, estimate, alpha=(1 - after.alpha) / after.sigma)
+            noise = noise.sub_(self.spectrum.damp(self.rows[n], self.spectrum.seen(self.problem, other)))
         return renoise(self.problem, n, estimate, noise, kept)
 
 

@@ -22,7 +22,7 @@ error. Few steps and a mean leave photographs smoother than they are; a w of 2 t
 the rest, which looks sharper at 0.1 to 0.2 dB less. `renewal` (`cclight.samplers.exponential`) gives as much back. And where
 the path is left before its end, smooth parts keep a grain as photographs have it, of the noise ε̂ that the network sees no image
 in. Together that is nearer to the truth and sharper, with the same settings for every task (benchmarks/README.md). What the
-measurement tells gets no grain: of ε̂ the last step leaves (I - D) ε̂, as the form has it of all that the network says.
+measurement tells gets no grain: there, by D, the last step leaves x̂_y alone.
 
 MMPS solves for u with a Krylov method, one product an iteration, and takes one more for V u. One iteration in a direction d,
 the exact one if V were as presumed, needs one product in all: V is linear, so V d gives the step's length and V u,
