@@ -18,6 +18,9 @@ precision p = (1/τ² - α²/σ²)₊, and moment matching (`cclight.samplers.mo
 
     (p P V P + 1) d = p (ŷ - P x̂_0),         p (ŷ - P x̂_0) = p (y/s - P x̂_0) - √(σ² - α² τ²)₊ (α/σ²) z.
 
+Of the null space's noise half as much is renewed as without noise in y (√k is kept): fewer steps are left to mend it before the
+last call, and at k pictures are smoother for little (benchmarks/README.md).
+
 A picture that is restored so is nearer to the truth, and sharper, than one drawn from the posterior, whose errors are two
 pictures' (Blau and Michaeli): the noise of y is taken for what it is once, and not put back. It is no such sample, for where
 y's noise reaches the state there is nothing left to chance: several restorations agree too well.
@@ -104,6 +107,7 @@ class Absorbed:
     def advance(self, n: int, x: Tensor, estimate: Tensor, kept: float) -> Tensor:
         """The state at the grid's time n + 1, as `Covariance.advance`."""
         now, after = self.problem.at(n), self.problem.at(n + 1)
+        kept = math.sqrt(kept)
         wanted = kept < 1 or self._has_room(after)
         z = self.problem.randn() if wanted else torch.zeros_like(x)
         carried = (x - now.alpha * estimate).mul_(after.sigma / now.sigma * kept)
