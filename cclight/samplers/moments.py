@@ -21,8 +21,8 @@ A guidance weight w multiplies e. w = 1 is the conditional mean, right for whoev
 error. Few steps and a mean leave photographs smoother than they are; a w of 2 to 3 makes more of what the measured part says of
 the rest, which looks sharper at 0.1 to 0.2 dB less. `renewal` (`cclight.samplers.exponential`) gives as much back. And where
 the path is left before its end, smooth parts keep a grain as photographs have it, of the noise ε̂ that the network sees no image
-in. Together that is nearer to the truth and sharper, with the same settings for every task (benchmarks/README.md). What the
-measurement tells gets no grain: there, by D, the last step leaves x̂_y alone.
+in. Together that is nearer to the truth and sharper, with about the same settings for every task (benchmarks/README.md). Of
+what the measurement tells, by D, the last step leaves x̂_y alone, without grain.
 
 MMPS solves for u with a Krylov method, one product an iteration, and takes one more for V u. One iteration in a direction d,
 the exact one if V were as presumed, needs one product in all: V is linear, so V d gives the step's length and V u,
