@@ -114,9 +114,14 @@ _active: Interruption | None = None
 
 
 def _forget() -> None:
-    """In a forked child, as a loader's worker: its signals are its own, and its parent's pipe must not hear of them."""
+    """In a forked child, as a loader's worker: its signals are its own, and its parent's pipe must not hear of them.
+
+    Nor may the child hold the pipe open: one that outlives the work would keep the parent waiting for the pipe's end.
+    """
     if _active is not None:
         signal.set_wakeup_fd(-1)
+        _active._sender.close()
+        _active._receiver.close()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 

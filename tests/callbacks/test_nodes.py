@@ -1,5 +1,6 @@
 """Two nodes of one process each, as torchrun launches them, here on one machine: one results folder, or one on each node."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -8,6 +9,8 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -38,7 +41,7 @@ def start(photographs, folders, *options):
             "--trainer.enable_progress_bar", "false",
         )  # fmt: skip
         line = (sys.executable, *torchrun, *predict, *options)
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
         running.append(subprocess.Popen(line, cwd=folder, env=environment, stdout=-1, stderr=-1, text=True))
     return running
 
@@ -46,9 +49,22 @@ def start(photographs, folders, *options):
 def launch(photographs, folders, *options, fails=False):
     """The same to its end; what each has said."""
     running = start(photographs, folders, *options)
-    told = [process.communicate(timeout=180) for process in running]
-    assert all((process.returncode != 0) == fails for process in running), told
-    return [out + err for out, err in told]
+    with ThreadPoolExecutor(len(running)) as readers:
+        told = list(readers.map(read_to_the_end, running))
+    assert all((process.returncode != 0) == fails for process in running), "\n".join(told)
+    return told
+
+
+def read_to_the_end(process, patience=180):
+    """What a node says. One that does not end is made to, and then says where it was."""
+    try:
+        return "".join(process.communicate(timeout=patience))
+    except subprocess.TimeoutExpired:
+        workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        for pid in (*map(int, workers), process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGABRT)
+        return f"Ended after {patience} s:\n" + "".join(process.communicate())
 
 
 def pictures(run, kinds=("restored", "samples", "measurement", "clean", "mean", "std", "rows")):
