@@ -57,6 +57,10 @@ class Level(NamedTuple):
     s: float
     o: float
 
+    def epsilon(self, x: Tensor, x_0: Tensor) -> Tensor:
+        """The noise ε of a state x = α x_0 + σ ε, where the image is x_0; both (B, C, H, W)."""
+        return (x - self.alpha * x_0).div_(self.sigma)
+
 
 class Problem:
     """One inverse problem for a batch of images: what a sampler's steps may ask of the world.

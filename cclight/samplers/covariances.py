@@ -117,7 +117,7 @@ class Isotropic:
         return x_0.addcmul_(length.view(-1, *[1] * (x_0.ndim - 1)), excess).add_(self.spectrum.damp(self.rows[n], gap))
 
     def advance(self, n: int, x: Tensor, estimate: Tensor, kept: float) -> Tensor:
-        noise, after = _noise(self.problem, n, x, estimate), self.problem.at(n + 1)
+        noise, after = self.problem.at(n).epsilon(x, estimate), self.problem.at(n + 1)
         if n + 2 == len(self.problem.times) and after.sigma > 0:  # what is measured ends as x̂_y, without noise
             other = torch.sub(noise, estimate, alpha=(1 - after.alpha) / after.sigma)
             noise = noise.sub_(self.spectrum.damp(self.rows[n], self.spectrum.seen(self.problem, other)))
@@ -190,7 +190,7 @@ class Empirical(ABC):
         return x_0.addcmul_(length, excess).addcmul_(1 + length, damped).addcmul_(length, made_damped, value=-1)
 
     def advance(self, n: int, x: Tensor, estimate: Tensor, kept: float) -> Tensor:
-        return renoise(self.problem, n, estimate, _noise(self.problem, n, x, estimate), kept)
+        return renoise(self.problem, n, estimate, self.problem.at(n).epsilon(x, estimate), kept)
 
     def _left(self, n: int) -> Callable[[Tensor], Tensor]:
         """What x_t leaves of S."""
@@ -269,12 +269,6 @@ def covariance_of(problem: Problem, grid: Grid) -> Covariance:
     if problem.noise_std == 0 or problem.rounded:
         return Isotropic(problem, grid)
     return Spectral(problem) if isinstance(problem.operator, SpectralOperator) else Lanczos(problem)
-
-
-def _noise(problem: Problem, n: int, x: Tensor, estimate: Tensor) -> Tensor:
-    """Ε̂, what an estimate takes for noise in the state at time n, (B, C, H, W)."""
-    level = problem.at(n)
-    return (x - level.alpha * estimate).div_(level.sigma)
 
 
 def quotient(weighed: Tensor, wanted: Tensor, made: Tensor) -> Tensor:

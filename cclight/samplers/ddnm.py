@@ -79,6 +79,6 @@ class DDNM(FromNoise):
             return self.plus.step(problem, n, state)
         now = problem.at(n)
         x_0 = problem.denoise(state, now.t)
-        epsilon = (state - now.alpha * x_0) / now.sigma
+        epsilon = now.epsilon(state, x_0)
         x_0 = x_0 + problem.pinv_y - problem.operator.project(x_0)
         return renoise(problem, n, x_0, epsilon, math.sqrt(1 - self.eta**2))

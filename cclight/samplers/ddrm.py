@@ -84,7 +84,7 @@ class DDRM(FromNoise):
         assert isinstance(operator, SpectralOperator)
         x, y, pull, rows = state
         estimate = problem.denoise(x, now.t)
-        x_0, epsilon = operator.spectral(torch.cat([estimate, (x - now.alpha * estimate) / now.sigma])).chunk(2)
+        x_0, epsilon = operator.spectral(torch.cat([estimate, now.epsilon(x, estimate)])).chunk(2)
         z = problem.randn()
         noisier, spread = rows[n + 1]
         direction = torch.where(pull > 0, (y - x_0) * pull, epsilon)

@@ -75,4 +75,4 @@ class DiffPIR(FromNoise):
         gain = spectrum.prepare(gain_rows(problem.prior.path, tuple(problem.times), spectrum.gains, self.prior_weight))[n]
         x_0 = problem.denoise(state, now.t)
         x_0 = x_0 + spectrum.damp(gain, spectrum.measured(problem) - spectrum.seen(problem, x_0))
-        return renoise(problem, n, x_0, (state - now.alpha * x_0) / now.sigma, math.sqrt(1 - self.eta**2))
+        return renoise(problem, n, x_0, now.epsilon(state, x_0), math.sqrt(1 - self.eta**2))

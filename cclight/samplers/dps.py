@@ -71,7 +71,7 @@ class DPS(FromNoise):
         _, vjp = problem.network_and_vjp(state, now.t, cotangent)
         shrunk = now.alpha * after.sigma / after.alpha  # the part of σ that data at the next level would carry
         fresh = self.eta / now.sigma * math.sqrt(max(0.0, now.sigma**2 - shrunk**2))  # τ/σ'
-        x = renoise(problem, n, x_0, (state - now.alpha * x_0) / now.sigma, math.sqrt(max(0.0, 1 - fresh**2)))
+        x = renoise(problem, n, x_0, now.epsilon(state, x_0), math.sqrt(max(0.0, 1 - fresh**2)))
         return x - self.zeta * (now.s * slope + now.o * vjp)
 
 

@@ -76,7 +76,7 @@ class REDDiff(FromNoise):
         level = problem.level(0.5 * (problem.times[n] + problem.times[n + 1]))
         noise = problem.randn()
         x = level.alpha * mu + level.sigma * noise
-        epsilon = (x - level.alpha * problem.denoise(x, level.t)) / level.sigma
+        epsilon = level.epsilon(x, problem.denoise(x, level.t))
         weight = self.prior_weight * level.sigma / level.alpha / noise[0].numel()
         slope = _misfit_slope(problem, mu) + weight * (epsilon - noise)
         # Adam written out: torch's reads its step count off a tensor and needs the image to stay in place.

@@ -123,7 +123,7 @@ class ConjugateTilt(Sampler):
         estimate, zeta = _conditioned(problem, rows, problem.at(n).t, x, zeta)
         ahead, past = extrapolated(problem, n, estimate, past, self.order)
         now = problem.at(n)
-        x = renoise(problem, n, ahead, (x - now.alpha * ahead) / now.sigma, kept_of(problem, n, self.renewal))
+        x = renoise(problem, n, ahead, now.epsilon(x, ahead), kept_of(problem, n, self.renewal))
         return State(x, zeta, past)
 
 

@@ -25,7 +25,7 @@ def test_each_runs_as_it_stands(task, tmp_path, monkeypatch):
     PredictCLI.launch(["--config", config, *quick])
     metrics = json.loads((tmp_path / "runs" / task / "metrics.json").read_text())["metrics"]
     assert metrics["psnr"]["mean"] > 15
-    assert metrics["nfe"]["mean"] == {"mri": 10}.get(task, 5)
+    assert metrics["nfe"]["mean"] == 5
 
 
 @pytest.mark.parametrize("task", ["sr", "mri"])
