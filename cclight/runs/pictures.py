@@ -136,13 +136,13 @@ def read_png(path: Path) -> Tensor:
 def _encode_png(pixels: np.ndarray, icc: bytes | None) -> bytes:
     """PNG of 8 or 16 bits a channel (Pillow writes 16 in grey alone).
 
-    Every filter is tried for each row, and of what is left runs of equal bytes alone are searched for: a photograph is as small
-    as by Pillow's default, in a quarter of the time.
+    Of what Paeth's filter leaves runs of equal bytes alone are searched for: a photograph is as small as by Pillow's default,
+    in a fifth of the time. To try every filter for each row takes a third longer for one part in a hundred.
     """
     import imagecodecs
 
-    runs, every_filter = 3, 0xF8  # Z_RLE of zlib, PNG_ALL_FILTERS of libpng
-    return _with_profile(bytes(imagecodecs.png_encode(pixels, strategy=runs, filter=every_filter)), icc)
+    runs, paeth = 3, 0x80  # Z_RLE of zlib, PNG_FILTER_PAETH of libpng
+    return _with_profile(bytes(imagecodecs.png_encode(pixels, strategy=runs, filter=paeth)), icc)
 
 
 def _encode_deep_tiff(pixels: np.ndarray, icc: bytes | None) -> bytes:

@@ -11,7 +11,9 @@ network takes it away as it takes any. With c = min(1, σ'/(α' τ)), and ε̂ w
     x' = α' x̂_y + α' c (y/s - x̂_y) + √(σ'² - α'² τ²)₊ z          on the range of H,
     x' = α' x̂_y + σ' ε̂                                           on the null space.
 
-The last call is where the least noisy direction is left with its own noise, σ/α = min τ: there is nothing to know beyond.
+The first call is where σ/α is three times the τ of s's root mean square, if that is earlier than asked for: with less noise
+than y's own a state tells nothing that y does not (super-resolution with σ_y = 0.5 gains 3 dB, benchmarks/README.md). The last
+call is where the least noisy direction is left with its own noise, σ/α = min τ: there is nothing to know beyond.
 
 x_t has y's part in it, so x̂_y asks y for no more than x_t has not said. Beside x_t, of precision α²/σ², what y adds has the
 precision p = (1/τ² - α²/σ²)₊, and moment matching (`cclight.samplers.moments`) with V presumed r_t² I solves
@@ -46,6 +48,7 @@ from cclight.samplers.covariances import quotient
 from cclight.samplers.filters import Filters, Function, filters_of
 from cclight.samplers.grid import Grid
 
+ROOM = 3.0  # the first state has at least so many times the noise of a typical direction
 UNMEASURED = 3.0  # a direction whose noise is so many times the first state's counts half as unmeasured
 TOLERANCE = 1e-3  # of functions of HᵀH: at 1e-2 the state has less noise than the network is told, and pictures are smooth
 
@@ -68,7 +71,9 @@ class Absorbed:
         self.filters: Filters = filters_of(self.operator, problem.y, problem.noise, TOLERANCE)
         s = math.sqrt(self.filters.largest())
         self._least = self.noise_std / s if s else math.inf  # τ
-        problem.times = grid.times_to(self._least, problem.prior.path).tolist()
+        typical = math.sqrt(self.filters.mean())
+        room = ROOM * self.noise_std / typical if typical else 0.0
+        problem.times = grid.times_from_to(room, self._least, problem.prior.path).tolist()
         first = problem.at(0)
         self._half = (self.noise_std * first.alpha / (UNMEASURED * first.sigma)) ** 2  # λ
         self._shift = torch.zeros_like(problem.noise)  # what z has of p (ŷ - P x̂_0), over 1 + v p

@@ -30,6 +30,9 @@ class Filters(Protocol):
     def largest(self) -> float:
         """The largest eigenvalue; 0 where nothing is measured."""
 
+    def mean(self) -> float:
+        """The mean eigenvalue of what is measured; 0 where nothing is."""
+
 
 class SpectralFilters:
     """By the singular value decomposition of a `SpectralOperator`.
@@ -47,6 +50,7 @@ class SpectralFilters:
         self.operator = operator
         values = operator.singular_values(tuple(like.shape[1:]))
         self._largest = float(values.max()) ** 2
+        self._mean = float(values.square().sum()) / max(1, int((values > 0).sum()))
         self.singular = values.to(like).expand(like.shape[1:])[None]
         self.eigenvalues = self.singular.square()
 
@@ -57,6 +61,9 @@ class SpectralFilters:
 
     def largest(self) -> float:
         return self._largest
+
+    def mean(self) -> float:
+        return self._mean
 
 
 class KrylovFilters:
@@ -79,7 +86,9 @@ class KrylovFilters:
         probes = torch.empty_like(y)
         parts = torch.view_as_real(probes) if y.is_complex() else probes
         parts.copy_(standard_normal(tuple(parts.shape[1:]), generators, parts.dtype, y.device))
-        self.probe = self.space(operator.adjoint(probes))
+        back = operator.adjoint(probes)
+        self._mean = float(back.square().sum()) / (min(parts[0].numel(), back[0].numel()) * len(y))
+        self.probe = self.space(back)
         self.probe.grow(PROBED)
 
     def __call__(self, functions: Sequence[Function], image: Tensor) -> list[Tensor]:
@@ -100,6 +109,9 @@ class KrylovFilters:
 
     def largest(self) -> float:
         return float(self.probe.ritz().values.max())
+
+    def mean(self) -> float:
+        return self._mean
 
 
 def filters_of(operator: LinearOperator, y: Tensor, like: Tensor, tolerance: float) -> Filters:

@@ -12,7 +12,7 @@ Progress u runs along the path from noise (0) to data (1); ρ = σ/α is the noi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -92,17 +92,23 @@ class Grid:
         times[0], times[-1] = ends
         return times
 
-    def times_to(self, ratio: float, path: GaussianPath) -> Tensor:
-        """As `times`, with the last call of the network where σ/α is `ratio`, if that is later than it would be.
+    def times_from_to(self, first: float, last: float, path: GaussianPath) -> Tensor:
+        """As `times`, with the first call no later, and the last call no earlier, than where σ/α has the given values.
+
+        A single call stays where it is.
 
         Args:
-            ratio: of noise to signal, > 0.
+            first: ratio of noise to signal, >= 0.
+            last: ratio of noise to signal, > 0.
             path: the path.
         """
-        usual = self.times(path, path.first_progress)
-        wanted = path.time_at_ratio(torch.tensor([max(ratio, _RATIOS[0])], dtype=torch.float64))
-        progress = (torch.cat([usual[[0, -2, -1]], wanted]) - path.t_noise) / (path.t_data - path.t_noise)
-        first, last, end, reached = progress.tolist()
-        if self.steps == 1 or not last < reached < end:
+        if self.steps == 1:
+            return self.times(path, path.first_progress)
+        ratios = path.time_at_ratio(torch.tensor([first, last], dtype=torch.float64).clamp(*_RATIOS))
+        earliest, reached = ((ratios - path.t_noise) / (path.t_data - path.t_noise)).tolist()
+        start = max(min(self.t_start, earliest), path.first_progress)
+        usual = replace(self, t_start=start).times(path)
+        before, end = ((usual[-2:] - path.t_noise) / (path.t_data - path.t_noise)).tolist()
+        if not before < reached < end:
             return usual
-        return torch.cat([Grid(self.steps - 1, first, reached, self.spacing).times(path), usual[-1:]])
+        return torch.cat([Grid(self.steps - 1, start, reached, self.spacing).times(path), usual[-1:]])

@@ -74,6 +74,7 @@ class ConjugateMoments(Sampler):
     Args:
         steps: network evaluations.
         t_start: progress from noise (0) to data (1) at which sampling begins, from the pseudoinverse plus noise; above 0.
+            With `absorb_noise` y's own noise may ask for an earlier start.
         t_end: progress at which it ends; None ends at 0.999 on the VP path and 1 on the OT path.
         timesteps: how the steps are spaced, see `cclight.samplers.grid`.
         guidance: w >= 0, the weight of what the measured part says of the rest: 1 for the posterior's mean, 2 to 3 for looks.

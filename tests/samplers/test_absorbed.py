@@ -16,11 +16,15 @@ from cclight import (
     Inpainting,
     LineKernel,
     MotionBlur,
+    RandomProjection,
+    RestorationDataModule,
     SamplePhotographs,
     SmallPrior,
     VPPath,
+    recipe,
 )
 from cclight.data.preprocessing import Preprocessing
+from cclight.operators.base import SpectralOperator
 from cclight.operators.masks import Box, FixedMask
 from cclight.paths.gaussian import OTPath
 from cclight.problem import Problem
@@ -118,14 +122,50 @@ def test_what_is_measured_has_the_noise_that_the_path_has():
 
 def test_the_last_call_is_where_the_noise_is():
     for path in (VPPath(), OTPath()):
-        times = Grid(5, 0.3, spacing="quadratic").times_to(0.02, path)
+        times = Grid(5, 0.3, spacing="quadratic").times_from_to(0.0, 0.02, path)
         assert len(times) == 6
         assert float(path.ratio(times[-2])) == pytest.approx(0.02, rel=1e-6)
         usual = Grid(5, 0.3, spacing="quadratic").times(path)
         assert torch.equal(times[[0, -1]], usual[[0, -1]])
-        assert torch.equal(Grid(5, 0.3).times_to(0.9, path), Grid(5, 0.3).times(path))  # it is later anyway
-        assert torch.equal(Grid(1, 0.3).times_to(0.02, path), Grid(1, 0.3).times(path))
-        assert torch.equal(Grid(5, 0.3).times_to(math.inf, path), Grid(5, 0.3).times(path))
+        assert torch.equal(Grid(5, 0.3).times_from_to(0.0, 0.9, path), Grid(5, 0.3).times(path))  # it is later anyway
+        assert torch.equal(Grid(1, 0.3).times_from_to(50.0, 0.02, path), Grid(1, 0.3).times(path))
+        assert torch.equal(Grid(5, 0.3).times_from_to(0.0, math.inf, path), Grid(5, 0.3).times(path))
+
+
+def test_the_first_call_is_where_there_is_room_for_the_noise():
+    for path in (VPPath(), OTPath()):
+        early = Grid(5, 0.6, spacing="quadratic").times_from_to(4.0, 0.02, path)
+        assert len(early) == 6
+        assert path.ratio(early[[0, -2]]).tolist() == pytest.approx([4.0, 0.02], rel=1e-6)
+        assert bool((path.ratio(early).diff() < 0).all())
+        assert torch.equal(Grid(5, 0.6).times_from_to(0.1, math.inf, path), Grid(5, 0.6).times(path))  # it is earlier anyway
+
+
+@pytest.mark.parametrize("operator", [AveragePooling(4), CircularBlur(LineKernel(5, 30)), RandomProjection(24, (1, 8, 8), 2)])
+def test_the_room_is_three_times_the_noise_of_a_typical_direction(operator):
+    """The root mean square of H's singular values, here of its matrix."""
+    x = normal(1, 1, 8, 8)
+    matrix = torch.stack([operator(one[None]).flatten() for one in torch.eye(64).view(64, 1, 8, 8)], 1)
+    measured = torch.linalg.svdvals(matrix.double())
+    typical = measured[measured > 1e-3 * measured.max()].square().mean().sqrt()
+    case = Problem(smooth_mixture(VPPath(), Epsilon()), operator, operator(x), torch.zeros_like(x), 0.5)
+    Absorbed(case, Grid(5, 0.95, None))
+    near = 1e-3 if isinstance(operator, SpectralOperator) else 0.25  # one probe
+    assert float(case.prior.path.ratio(torch.tensor(case.times[0]))) == pytest.approx(3 * 0.5 / float(typical), rel=near)
+
+
+@pytest.mark.slow
+def test_pictures_with_much_noise_are_restored_from_more_than_that(monkeypatch):
+    """Super-resolution of σ_y = 0.5: its directions have noise of 2, and the packaged start has half as much."""
+    operator, prior, sampler, _ = recipe("sr")
+    data = RestorationDataModule(SamplePhotographs(), operator, image_size=64, batch_size=6)
+    x = next(iter(data.predict_dataloader())).images
+    y = operator(x) + 0.5 * normal(*operator(x).shape).float()
+    found = []
+    for room in (3.0, 0.0):
+        monkeypatch.setattr("cclight.samplers.absorbed.ROOM", room)
+        found.append(float((sampler.sample(prior, operator, y, noise_std=0.5).image.clamp(-1, 1) - x).square().mean()))
+    assert found[0] < 0.7 * found[1]
 
 
 def test_denoising_in_one_call_is_the_network(monkeypatch):
