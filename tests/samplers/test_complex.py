@@ -88,6 +88,7 @@ SAMPLERS: list[Sampler] = [
     Conjugate(3),
     ConjugateHeun(2),
     ConjugateMoments(3),
+    ConjugateMoments(3, t_start=0.9, absorb_noise=True),
     PiGDM(3),
     DiffPIR(3),
     OTODE(3),
