@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from cclight.cores import turns
+
 Item = TypeVar("Item")
 _END = object()
 
@@ -17,8 +19,16 @@ def ahead(items: Iterable[Item]) -> Iterator[Item]:
     for both to go on. What making an item raises comes in its place.
     """
     iterator = iter(items)
+
+    def make() -> object:
+        with turns:
+            return next(iterator, _END)
+
     with ThreadPoolExecutor(1, "ahead") as thread:
-        coming = thread.submit(next, iterator, _END)
-        while (item := coming.result()) is not _END:
-            coming = thread.submit(next, iterator, _END)
+        coming = thread.submit(make)
+        while True:
+            turns.wait([coming])
+            if (item := coming.result()) is _END:
+                return
+            coming = thread.submit(make)
             yield item  # type: ignore[misc]

@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
+from cclight.cores import turns
 from cclight.runs.files import write_whole
 
 _THREADS = 4
@@ -53,7 +54,13 @@ class Writer:
         prepared = getattr(self._here, "files", None)
         if prepared is None:
             self._make_room(size)
-        future = self._files.submit(lambda: write_whole(path, content()))
+
+        def make() -> None:
+            with turns:
+                made = content()
+            write_whole(path, made)
+
+        future = self._files.submit(make)
         if prepared is None:
             self._add(future, size)
         else:
@@ -75,7 +82,8 @@ class Writer:
             files: list[Future[None]] = []
             self._here.files = files
             try:
-                action()
+                with turns:
+                    action()
             finally:
                 wait(files)
             for future in files:
@@ -96,7 +104,8 @@ class Writer:
         def follow() -> None:
             for future in before:
                 future.result()
-            action()
+            with turns:
+                action()
 
         future = self._after.submit(follow)
         self._following.add(future)
@@ -109,7 +118,7 @@ class Writer:
         Raises:
             RunError: the first error, when something could not be written; all else is written.
         """
-        wait([future for future, _ in self._waiting])
+        turns.wait([future for future, _ in self._waiting])
         done, self._held = list(self._waiting), 0
         self._waiting.clear()
         for future, _ in done:
@@ -124,7 +133,7 @@ class Writer:
         self._held += size
 
     def _settle(self) -> None:
-        wait([self._waiting[0][0]])
+        turns.wait([self._waiting[0][0]])
         future, size = self._waiting.popleft()
         self._held -= size
         future.result()
