@@ -21,7 +21,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 import cclight
 from cclight.cli import COMMANDS
 from cclight.commands.explain import explain
-from cclight.commands.parsing import Parser, check_numbers, classes_first, strictly
+from cclight.commands.parsing import Parser, check_numbers, check_options, classes_first, strictly
 from cclight.errors import UsageError, one_line
 from cclight.metrics.fid import FeatureDistances
 from cclight.metrics.image import ImageMetric
@@ -91,6 +91,7 @@ class _CLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         assert isinstance(args, list)
+        check_options(args, parser._option_string_actions)
         try:
             with strictly():
                 try:

@@ -12,6 +12,8 @@ from cclight.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from cclight.samplers.base import Sampler
+
 
 def check_output(path: Path, starts: tuple[str, ...], what: str) -> None:
     """See that a file can be written, and holds at most an earlier result of the same command.
@@ -35,6 +37,16 @@ def check_output(path: Path, starts: tuple[str, ...], what: str) -> None:
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise UsageError(f"{path} cannot be written, {folder} is {'read-only' if folder.is_dir() else 'a file'}: {remedy}")
+
+
+def tell_of_samples(command: str, sampler: Sampler, samples: int) -> None:
+    """Say before the work that the spread of samples will be no error bar, where the sampler is made for one restoration."""
+    if samples > 1 and getattr(sampler, "absorb_noise", False):
+        print(
+            f"{command}: the {samples} samples differ by less than they are wrong (absorb_noise: true): for a spread that can "
+            "be believed add --config samplers/posterior.yaml",
+            file=sys.stderr,
+        )
 
 
 def console() -> Console:

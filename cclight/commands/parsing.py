@@ -11,7 +11,7 @@ import argparse
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,6 +22,8 @@ from lightning.pytorch.cli import LightningArgumentParser
 from cclight.configs import check_yaml
 from cclight.errors import UsageError
 
+# What stands once, at the top, and is handed to the model and the data.
+_LINKED = ("operator", "noise_std", "samples")
 LARGEST = 1e15  # its square still has a place in float32
 
 # The groups of a parser's help in the order that a user needs them, with their titles; the others follow.
@@ -116,11 +118,29 @@ def _check_linked(content: Any) -> None:
         return
     for part in ("model", "data"):
         inside = content.get(part)
-        for key in ("operator", "noise_std", "samples"):
+        for key in _LINKED:
             if isinstance(inside, dict) and key in inside and inside[key] != content.get(key):
                 raise UsageError(
                     f"{part}.{key} is given, and the {key} stands at the top of the configuration: write `{key}:` there"
                 )
+
+
+def check_options(arguments: Sequence[str], known: Collection[str]) -> None:
+    """Refuse the same as options, `--data.noise_std 0.1`, which jsonargparse turns into something else.
+
+    Args:
+        arguments: of the command line.
+        known: the options that there are.
+
+    Raises:
+        UsageError: naming the option and the right one.
+    """
+    linked = "|".join(_LINKED)
+    for argument in arguments:
+        match = re.match(rf"--(?:model|data)\.(({linked})(?:\.[\w.]+)?)(?:=|$)", argument)
+        if match and f"--{match[2]}" in known:
+            wrong = argument.partition("=")[0]
+            raise UsageError(f"there is no option {wrong}: write --{match[1]}, which holds for all that needs it")
 
 
 def _discard_all(parser: Any, before: Any, after: Any) -> None:

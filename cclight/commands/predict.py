@@ -17,6 +17,7 @@ from cclight.callbacks.sink import Sink
 from cclight.callbacks.table import SummaryTable
 from cclight.callbacks.tensorboard import TensorBoardLog
 from cclight.commands.lightning import _CLI, add_metrics_arguments
+from cclight.commands.outputs import tell_of_samples
 from cclight.data.datamodule import RestorationDataModule
 from cclight.interruption import Interruption
 from cclight.metrics.image import LPIPS
@@ -102,6 +103,7 @@ class PredictCLI(_CLI):
             self.run.abandon()
             raise
         if getattr(rank_zero_only, "rank", 0) == 0:
+            tell_of_samples("cclight predict", cast(Restorer, self.model).sampler, self.config.samples)
             for part in cast(LightningModule, self.model).modules():
                 if isinstance(part, Inpainting) and isinstance(part.mask, MaskFile):
                     print(f"cclight predict: {part.mask.told}", file=sys.stderr)

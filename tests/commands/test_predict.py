@@ -208,11 +208,23 @@ def test_samples(folder, capsys):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "is_told"),
+    [([], False), (["--samples", "2"], True), (["--samples", "2", "--config", "samplers/posterior.yaml"], False)],
+)
+def test_samples_whose_spread_is_too_small_are_told_of_before_the_work(folder, capsys, arguments, is_told):
+    sampler = {"class_path": "ConjugateMoments", "init_args": {"steps": 2, "absorb_noise": True}}
+    (folder / "one.yaml").write_text(yaml.safe_dump({"model": {"sampler": sampler}, "data": {"limit": 1}}))
+    assert main(["predict", "--config", "mine.yaml", "--config", "one.yaml", *arguments]) == 0
+    told = "2 samples differ by less than they are wrong (absorb_noise: true)" in capsys.readouterr().err
+    assert told == is_told
+
+
+@pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["--samples", "0"], "from 1 to 1024 times, got 0"),
         (["--samples", "1025"], "got 1025"),
-        (["--data.samples", "3"], '"data.samples" must be given via "samples"'),
+        (["--data.samples", "3"], "there is no option --data.samples: write --samples"),
     ],
 )
 def test_a_number_of_samples_that_does_not_exist(folder, capsys, arguments, words):

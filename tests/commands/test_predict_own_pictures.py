@@ -70,3 +70,12 @@ def test_an_operator_inside_the_model_is_not_passed_over(run, tmp_path):
     config.write_text("operator: {class_path: Denoising}\nmodel: {operator: {class_path: GaussianBlur}}\n")
     with pytest.raises(UsageError, match=r"model.operator is given, and the operator stands at the top"):
         run("--config", str(packaged_configs() / "sr.yaml"), "--config", str(config))
+
+
+@pytest.mark.parametrize("part", ["model", "data"])
+@pytest.mark.parametrize("key", ["operator", "operator.width", "noise_std", "samples"])
+@pytest.mark.parametrize("join", ["=", " "])
+def test_an_option_of_what_stands_at_the_top_is_told_its_place(run, part, key, join):
+    words = f"--{part}.{key}{join}3".split(" ")
+    with pytest.raises(UsageError, match=rf"there is no option --{part}\.{key}: write --{key}, which"):
+        run("--config", str(packaged_configs() / "sr.yaml"), *words)

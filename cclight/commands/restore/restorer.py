@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cclight.commands.outputs import tell_of_samples
 from cclight.commands.restore.model import Model
 from cclight.commands.restore.outputs import beside, sample_of
 from cclight.commands.restore.parts import Part, around, noise_at, parts
@@ -60,6 +61,7 @@ class PictureRestorer:
         self.noise_std = model.noise_std if options.noise_std is None else options.noise_std
         self.samples = options.samples or model.samples or 1
         check_samples(self.samples)
+        tell_of_samples("cclight restore", self.sampler, self.samples)
         packaged = None if model.packaged is None else build(model.packaged)
         # A person's own settings are taken as they are.
         self.tuned = packaged is not None and replace(self.sampler, steps=packaged.steps) == packaged

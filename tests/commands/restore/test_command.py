@@ -64,6 +64,7 @@ def test_several_samples_with_their_mean_and_spread(pictures):
     result = restore(pictures, "grey.png", "--task", "sr", "--samples", "3")
     assert result.returncode == 0, result.stderr
     assert "3 samples with their mean and standard deviation" in result.stdout
+    assert "cclight restore: the 3 samples differ by less than they are wrong" in result.stderr
     made = ["", "_1", "_2", "_mean", "_std"]
     assert sorted(path.name for path in pictures.glob("grey_sr*")) == sorted(f"grey_sr{name}.png" for name in made)
     samples = np.stack([np.asarray(Image.open(pictures / f"grey_sr{name}.png"), np.float64) for name in made[:3]])
