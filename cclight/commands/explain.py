@@ -39,6 +39,35 @@ _NOUNS = {
     "Inception": "network",
 }
 
+# Where the settings of a class stand, and what other programs call an option that there is.
+_PLACES = {"Sampler": "--model.sampler", "Prior": "--model.prior", "Source": "--data.source", "Operator": "--operator"}
+_ELSEWHERE = {
+    "seed": "--data.seed",
+    "noise": "--noise_std",
+    "sigma": "--noise_std",
+    "sigma_y": "--noise_std",
+    "nfe": "--model.sampler.steps",
+    "size": "--data.image_size",
+    "resolution": "--data.image_size",
+    "workers": "--data.num_workers",
+    "input": "--data.source ImageFolder --data.source.path",
+    "folder": "--data.source ImageFolder --data.source.path",
+    "path": "--data.source ImageFolder --data.source.path",
+    "output": "--run.root",
+    "out": "--run.root",
+    "o": "--run.root",
+    "device": "--trainer.accelerator",
+    "cpu": "--trainer.accelerator cpu",
+    "cuda": "--trainer.accelerator cuda",
+    "gpus": "--trainer.devices",
+    "fp16": "--trainer.precision 16-mixed",
+    "bf16": "--trainer.precision bf16-mixed",
+    "half": "--trainer.precision 16-mixed",
+    "metrics": "--metrics.per_image",
+    "task": "--config",
+    "lr": "--model.learning_rate",
+}
+
 
 def explain(error: str, options: Iterable[str] = (), config: str = "sr.yaml") -> str:
     """A jsonargparse error as one line, with a suggestion where a name seems to be misspelt.
@@ -63,8 +92,8 @@ def explain(error: str, options: Iterable[str] = (), config: str = "sr.yaml") ->
         longer = sorted((known for known in options if known.startswith(option)), key=len)
         one = longer and all(known.startswith(longer[0]) for known in longer)
         inside = [known for known in options if known.endswith(f".{option.lstrip('-')}")]
-        best = longer[:1] if one else inside[:1]
-        meant = f": did you mean {best[0]}?" if best else suggestion(option, options, cutoff=0.75)
+        best = _elsewhere(option, options) or (longer[0] if one else inside[0] if inside else _of_a_class(option, options))
+        meant = f": did you mean {best}?" if best else suggestion(option, options, cutoff=0.75)
         return f"there is no option {option}{meant or ', `--help all` lists them'}"
     if match := re.search(r"unrecognized arguments: (\S+)", line):
         return f"{match[1]} stands without an option" + (f": did you mean --config {match[1]}?" if ".y" in match[1] else "")
@@ -75,7 +104,8 @@ def explain(error: str, options: Iterable[str] = (), config: str = "sr.yaml") ->
     if match := re.search(r"Expected a <class 'float'>\. Got value: ([-+]?(?:nan|inf)\w*)$", line, re.IGNORECASE):
         return f"{'.'.join(re.findall(_KEY, line))} is {match[1]}: give a finite number"
     if match := re.search(r"- Expected a path but (\S+) either not accessible|Unable to load config '(.*?)'", line):
-        return f"{'.'.join(re.findall(_KEY, line[: match.start()]))}: there is no file {match[1] or match[2]}"
+        key, file = ".".join(re.findall(_KEY, line[: match.start()])), match[1] or match[2]
+        return f"{key}: there is no file {file}{_as_folder(file) if key == 'data' else ''}"
     if "codec can't decode" in line:
         return f"{'.'.join(re.findall(_KEY, line))}: the file is not UTF-8: save it as UTF-8"
     if match := re.search(r"Group '(\w+)' does not accept option '([\w.]+)'", line):
@@ -85,7 +115,7 @@ def explain(error: str, options: Iterable[str] = (), config: str = "sr.yaml") ->
     if match := re.search(r"Not a valid subclass of \w+(?:\. Got value: (.*?))? Subclass types expect", line):
         given = match[1] or line.rpartition(", got ")[2].partition(" - ")[0]
         return explain_class(given, ".".join(re.findall(_KEY, line[: match.start()])))
-    if match := re.search(r"Expected a dot import path string:(?: ([^,\s]+))?", line):
+    if match := re.search(r"(?:Expected a dot import path string|Unexpected import path format):(?: ([^,\s]+))?", line):
         return explain_class(match[1] or "class without a name", ".".join(re.findall(_KEY, line[: match.start()])))
     if match := re.search(r"class_path 'cclight\.(?:\w+\.)*(\w+)': Option '(\w+)' is not accepted", line):
         known = list(inspect.signature(getattr(cclight, match[1])).parameters)
@@ -94,6 +124,29 @@ def explain(error: str, options: Iterable[str] = (), config: str = "sr.yaml") ->
         remedy = suggestion(match[2], known) or f": it takes {', '.join(known) or 'no arguments'}{other}"
         return f"{key} is no setting of {match[1]}{remedy}"
     return _wrong_type(line) or re.sub(rf"{_KEY}: ", r"\1: ", line)
+
+
+def _elsewhere(option: str, options: Iterable[str]) -> str | None:
+    """What this command calls an option that others call so."""
+    if option.startswith("--trainer."):
+        return None
+    best = _ELSEWHERE.get(option.rpartition(".")[2].strip("-").replace("-", "_"))
+    if best is None:
+        return None
+    place, _, setting = best.split()[-1 if best.startswith("--data.source") else 0].rpartition(".")
+    of_a_class = "." in place and place in options
+    return best if of_a_class or f"{place}.{setting}".lstrip(".") in options else None
+
+
+def _of_a_class(option: str, options: Iterable[str]) -> str | None:
+    """The option by which a class takes its setting of this name, `--model.sampler.steps`."""
+    word = option.rpartition(".")[2].strip("-").replace("-", "_")
+    public = [value for name in cclight.__all__ if isinstance(value := getattr(cclight, name), type)]
+    for base, place in _PLACES.items():
+        classes = [cls for cls in public if issubclass(cls, getattr(cclight, base))]
+        if place in options and any(word in inspect.signature(cls).parameters for cls in classes):
+            return f"{place}.{word}"
+    return None
 
 
 # How a value of a type is written, by what jsonargparse calls it.
@@ -153,7 +206,13 @@ def explain_class(name: str, key: str) -> str:
         return f"{takes}, and {name} is a {other}: choose {', '.join(fitting)}".replace("a op", "an op")
     if base == "ImageMetric" and (known := _of_samples(name)):
         return f"{key}: {known} is measured of several samples, unasked: leave it out and set samples (--samples 8)"
+    if base == "Source" and re.search(r"[/\\.~]", name):
+        return f"{takes}, not a place{_as_folder(name)}"
     return f"{takes}, and there is no {name}{suggestion(name, fitting) or ': choose ' + ', '.join(fitting)}"
+
+
+def _as_folder(path: str) -> str:
+    return f" (photographs of a folder: --data.source ImageFolder --data.source.path {path})"
 
 
 def _of_samples(name: str) -> str | None:

@@ -21,7 +21,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 import cclight
 from cclight.cli import COMMANDS
 from cclight.commands.explain import explain
-from cclight.commands.parsing import Parser, check_numbers, check_options, classes_first, strictly
+from cclight.commands.parsing import Parser, check_numbers, check_options, classes_first, options_of, strictly
 from cclight.errors import UsageError, one_line
 from cclight.metrics.fid import FeatureDistances
 from cclight.metrics.image import ImageMetric
@@ -91,7 +91,7 @@ class _CLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         assert isinstance(args, list)
-        check_options(args, parser._option_string_actions)
+        check_options(args, options_of(parser))
         try:
             with strictly():
                 try:
@@ -101,7 +101,7 @@ class _CLI(LightningCLI):
                         raise
                     super().parse_arguments(parser, [*classes_first(args), f"--trainer.logger.init_args.save_dir={_UNSAID}"])
         except ArgumentError as error:
-            raise UsageError(explain(str(error), parser._option_string_actions, self.example)) from error
+            raise UsageError(explain(str(error), options_of(parser), self.example)) from error
         check_numbers(self.config)
 
     def log_into(self, folder: str) -> None:

@@ -24,6 +24,7 @@ from cclight.errors import UsageError
 
 # What stands once, at the top, and is handed to the model and the data.
 _LINKED = ("operator", "noise_std", "samples")
+_HANDED_ON = re.compile(rf"--(?:model|data)\.(({'|'.join(_LINKED)})(?:\.[\w.]+)?)(?:=|$)")
 LARGEST = 1e15  # its square still has a place in float32
 
 # The groups of a parser's help in the order that a user needs them, with their titles; the others follow.
@@ -125,20 +126,25 @@ def _check_linked(content: Any) -> None:
                 )
 
 
-def check_options(arguments: Sequence[str], known: Collection[str]) -> None:
-    """Refuse the same as options, `--data.noise_std 0.1`, which jsonargparse turns into something else.
+def options_of(parser: LightningArgumentParser) -> list[str]:
+    """The options that a user may give: those of what stands at the top, and not where they are handed on to."""
+    options = list(parser._option_string_actions)
+    return [option for option in options if not ((match := _HANDED_ON.match(option)) and f"--{match[2]}" in options)]
+
+
+def check_options(arguments: Sequence[str], options: Collection[str]) -> None:
+    """Refuse what stands at the top at the places that it is handed on to, which jsonargparse takes for something else.
 
     Args:
-        arguments: of the command line.
-        known: the options that there are.
+        arguments: of the command line, as `--data.noise_std 0.1`.
+        options: the options that there are.
 
     Raises:
         UsageError: naming the option and the right one.
     """
-    linked = "|".join(_LINKED)
     for argument in arguments:
-        match = re.match(rf"--(?:model|data)\.(({linked})(?:\.[\w.]+)?)(?:=|$)", argument)
-        if match and f"--{match[2]}" in known:
+        match = _HANDED_ON.match(argument)
+        if match and f"--{match[2]}" in options:
             wrong = argument.partition("=")[0]
             raise UsageError(f"there is no option {wrong}: write --{match[1]}, which holds for all that needs it")
 

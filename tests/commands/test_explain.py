@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from cclight.cli import main
+from cclight.commands import explain
 
 
 @pytest.mark.parametrize(
@@ -28,6 +31,25 @@ from cclight.cli import main
         (["--optimizer", "Adam"], "there is no option --optimizer"),
         (["--lr_scheduler", "StepLR"], "there is no option --lr_scheduler"),
         (["--sampler", "DPS"], "there is no option --sampler: did you mean --model.sampler?"),
+        (["--steps", "3"], "there is no option --steps: did you mean --model.sampler.steps?"),
+        (["--sampler.steps", "3"], "there is no option --sampler.steps: did you mean --model.sampler.steps?"),
+        (["--weights", "x"], "there is no option --weights: did you mean --model.prior.weights?"),
+        (["--factor", "3"], "there is no option --factor: did you mean --operator.factor?"),
+        (["--seed", "3"], "there is no option --seed: did you mean --data.seed?"),
+        (["--noise", "0.1"], "there is no option --noise: did you mean --noise_std?"),
+        (["--data.noise", "0.1"], "there is no option --data.noise: did you mean --noise_std?"),
+        (["--data.path", "x"], "there is no option --data.path: did you mean --data.source ImageFolder --data.source.path?"),
+        (["--fp16"], "there is no option --fp16: did you mean --trainer.precision 16-mixed?"),
+        (["--trainer.device", "3"], "there is no option --trainer.device: did you mean --trainer.devices?"),
+        (
+            ["--data.source", "my/photos"],
+            "not a place (photographs of a folder: --data.source ImageFolder --data.source.path my",
+        ),
+        (
+            ["--data.source", "./photos"],
+            "not a place (photographs of a folder: --data.source ImageFolder --data.source.path ./p",
+        ),
+        (["--data", "my/photos"], "data: there is no file my/photos (photographs of a folder: --data.source ImageFolder"),
         (["sr.yaml"], "sr.yaml stands without an option: did you mean --config sr.yaml?"),
         (["--operator.mask", "Box"], "operator.mask is no setting of BicubicDownsampling: it takes factor"),
         (
@@ -54,6 +76,27 @@ def test_one_line_says_what_to_do(arguments, message, tmp_path, monkeypatch, cap
     assert main(["predict", "--config", "sr.yaml", *arguments]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+@pytest.mark.parametrize("option", sorted(explain._ELSEWHERE))
+def test_what_others_call_an_option_leads_to_one_that_there_is(option, tmp_path, monkeypatch, capsys):
+    """Given as it is told, the option is there, whatever is said of its value."""
+    monkeypatch.chdir(tmp_path)
+    command = ["fit", "--config", "fit_small.yaml"] if option == "lr" else ["predict", "--config", "sr.yaml"]
+    assert main([*command, f"--{option}", "3"]) == 2
+    told = capsys.readouterr().err.partition("did you mean ")[2].strip().rstrip("?").split()
+    assert told
+    value = ["1"] if told[-1].startswith("--") else []
+    with contextlib.suppress(SystemExit):  # its end, where it accepts the value
+        assert main([*command, *told, *value, "--print_config"]) == 2
+    assert "no option" not in capsys.readouterr().err
+
+
+def test_fit_is_not_told_of_options_that_predict_alone_has(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for option in ("--out", "--size", "--steps"):
+        assert main(["fit", "--config", "fit_small.yaml", option, "3"]) == 2
+        assert f"there is no option {option}, `--help all` lists them" in capsys.readouterr().err
 
 
 def test_what_is_missing_is_named_with_a_configuration_to_begin_with(tmp_path, monkeypatch, capsys):
